@@ -1,0 +1,17 @@
+"""Errors that a user can act on: one sentence each, shown by the command line without a traceback."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class InputError(ValueError):
+    """Bad input; the message says what to do."""
+
+
+def choose(known: Mapping[str, T], name: str, what: str) -> T:
+    """``known[name]``, or an :class:`InputError` that lists the known names."""
+    if name not in known:
+        raise InputError(f"Unknown {what} {name!r}; choose one of: {', '.join(known)}.")
+    return known[name]

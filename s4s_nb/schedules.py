@@ -1,0 +1,168 @@
+"""Noise schedules: native time of a process ↔ the one clock of this package, σ̃ = σ/α.
+
+A forward process x_t = α_t x_0 + σ_t ε becomes, after division by α_t, x̃ = x_0 + σ̃ ε. Everything
+outside this module works with x̃ and σ̃ (written ``sigma``); native time t exists only here.
+Every map is float64-exact in both directions and differentiable: no rounding, no table look-up.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from s4s_nb.errors import InputError
+
+
+class Schedule(Protocol):
+    """The four maps that a process needs; all work elementwise on tensors."""
+
+    def level(self, t: Tensor) -> Tensor:
+        """σ̃(t) = σ_t / α_t."""
+        ...
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """t with σ̃(t) = sigma, the inverse of :meth:`level`."""
+        ...
+
+    def alpha(self, sigma: Tensor) -> Tensor:
+        """α at a level: x_t = α x̃."""
+        ...
+
+    def data_from_velocity(self, x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        """D from native state x_t = α x_0 + σ ε and velocity v = α' x_0 + σ' ε."""
+        ...
+
+
+@dataclass(frozen=True)
+class VE:
+    """Variance exploding in the convention of EDM (Karras et al. 2022): α = 1, t = σ."""
+
+    def level(self, t: Tensor) -> Tensor:
+        return t
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return sigma
+
+    def alpha(self, sigma: Tensor) -> Tensor:
+        return torch.ones_like(sigma)
+
+    def data_from_velocity(self, x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        """v = dx/dσ = ε, so D = x − σ v."""
+        return x - sigma * v
+
+
+class _VariancePreserving:
+    """α² + σ² = 1, hence α = 1/√(1 + σ̃²); shared by the three VP schedules."""
+
+    def alpha(self, sigma: Tensor) -> Tensor:
+        return torch.rsqrt(1 + sigma**2)
+
+    def data_from_velocity(self, x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        """v = α ε − σ x_0, so D = α x − σ v (Salimans and Ho 2022, appendix D)."""
+        alpha = self.alpha(sigma)
+        return alpha * (x - sigma * v)
+
+
+@dataclass(frozen=True)
+class VPLinear(_VariancePreserving):
+    """VP with β(t) = β_min + t (β_max − β_min), t in (0, 1] (Song et al. 2021, eq. 32)."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def level(self, t: Tensor) -> Tensor:
+        """σ̃² = exp(∫β) − 1 with ∫β = β_min t + (β_max − β_min) t²/2."""
+        integral = self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
+        return torch.expm1(integral).sqrt()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        integral = torch.log1p(sigma**2)
+        root = torch.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
+        return 2 * integral / (self.beta_min + root)
+
+
+@dataclass(frozen=True)
+class VPCosine(_VariancePreserving):
+    """VP with α(t) = cos u / cos u_0, u = (π/2)(t + s)/(1 + s) (Nichol and Dhariwal 2021, eq. 17).
+
+    σ̃² = cos²u_0/cos²u − 1 is computed as sin(u − u_0) sin(u + u_0)/cos²u: no cancellation at t = 0.
+    """
+
+    s: float = 0.008
+
+    def level(self, t: Tensor) -> Tensor:
+        u0 = math.pi / 2 * self.s / (1 + self.s)
+        u = math.pi / 2 * (t + self.s) / (1 + self.s)
+        return torch.sqrt(torch.sin(u - u0) * torch.sin(u + u0)) / torch.cos(u)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        u0 = math.pi / 2 * self.s / (1 + self.s)
+        u = torch.atan2(torch.sqrt(math.sin(u0) ** 2 + sigma**2), torch.tensor(math.cos(u0)).to(sigma))
+        return 2 * (1 + self.s) / math.pi * u - self.s
+
+
+@dataclass(frozen=True, eq=False)
+class VPDiscrete(_VariancePreserving):
+    """VP known at integer timesteps 0 … T−1 by ᾱ_t = Π(1 − β); log σ̃ is linear in between.
+
+    Fractional timesteps are exact inverses of :meth:`level` and keep their gradient, where the
+    usual nearest-entry look-up would have none. Beyond the ends the outermost slope goes on.
+    """
+
+    alphas_cumprod: Tensor
+
+    @classmethod
+    def from_betas(cls, schedule: str = "linear", steps: int = 1000) -> "VPDiscrete":
+        """The usual lists: "linear" (DDPM: 1e-4 … 0.02), "scaled_linear" (Stable Diffusion:
+        √β from √0.00085 to √0.012) and "cosine" (iDDPM, β ≤ 0.999)."""
+        f64 = torch.float64
+        if schedule == "linear":
+            betas = torch.linspace(1e-4, 0.02, steps, dtype=f64)
+        elif schedule == "scaled_linear":
+            betas = torch.linspace(0.00085**0.5, 0.012**0.5, steps, dtype=f64) ** 2
+        elif schedule == "cosine":
+            t = torch.linspace(0, 1, steps + 1, dtype=f64)
+            bar = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+            betas = (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
+        else:
+            raise InputError(
+                f"Unknown β schedule {schedule!r}; choose one of: linear, scaled_linear, cosine."
+            )
+        return cls(torch.cumprod(1 - betas, dim=0))
+
+    def _log_levels(self) -> Tensor:
+        bar = self.alphas_cumprod.double()
+        return 0.5 * torch.log((1 - bar) / bar)
+
+    def level(self, t: Tensor) -> Tensor:
+        levels = self._log_levels().to(t.device)
+        i = t.detach().floor().long().clamp(0, len(levels) - 2)
+        return torch.exp(levels[i] + (t - i) * (levels[i + 1] - levels[i]))
+
+    def time(self, sigma: Tensor) -> Tensor:
+        levels, log_sigma = self._log_levels().to(sigma.device), torch.log(sigma)
+        i = (torch.searchsorted(levels, log_sigma.detach()) - 1).clamp(0, len(levels) - 2)
+        return i + (log_sigma - levels[i]) / (levels[i + 1] - levels[i])
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Rectified flow x_t = (1 − t) x_0 + t ε: σ̃ = t/(1 − t) (Liu et al. 2023, eq. 1).
+
+    σ̃ is infinite at t = 1; sampling starts at a large finite level instead, about 10³.
+    """
+
+    def level(self, t: Tensor) -> Tensor:
+        return t / (1 - t)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return sigma / (1 + sigma)
+
+    def alpha(self, sigma: Tensor) -> Tensor:
+        return 1 / (1 + sigma)
+
+    def data_from_velocity(self, x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        """v = ε − x_0, so D = x − t v."""
+        return x - self.time(sigma) * v
