@@ -187,7 +187,7 @@ def dpmpp_weights(sigmas: Grid, order: int = 3, lower_final: bool = False) -> We
         d11 = torch.stack([0 * r1, 1 / r1, -1 / r1])
         d1 = d10 + r0 / (r0 + r1) * (d10 - d11)
         d2 = (d10 - d11) / (r0 + r1)
-        phi1, phi2, phi3 = _phi(-h[i])
+        phi1, phi2, phi3 = _phi(h[i])
         newest = torch.tensor([1.0, 0, 0], dtype=torch.float64)
         rows.append(newest - phi2 / phi1 * d1 + phi3 / phi1 * d2)
     return _weights(len(rows), rows)

@@ -64,8 +64,8 @@ def train(
     batch: int = 64,
     seed: int = 0,
     device: str = "cpu",
-) -> dict[str, Tensor]:
-    """Train ``model`` until ``total_images`` were seen and return its EMA weights.
+) -> tuple[dict[str, Tensor], dict]:
+    """Train ``model`` until ``total_images`` were seen; its EMA weights and a record of the run.
 
     Progress is saved to ``state_file`` every minute; a run that finds the file goes on from there.
     Every step draws its batch, noise and dropped labels from a generator seeded by the step, so an
@@ -104,7 +104,9 @@ def train(
             save_state(state_file, model, ema, optimizer, step, seconds + now - started, loss_average)
             saved = now
     bar.close()
-    return ema
+    _, seconds, loss_average = load_state(state_file, model, ema, optimizer)
+    record = {"images_seen": step * batch, "batch": batch, "seconds": round(seconds)}
+    return ema, record | {"final_loss": round(loss_average, 4), "seed": seed}
 
 
 def save_state(state_file, model, ema, optimizer, step, seconds, loss) -> None:

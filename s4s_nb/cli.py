@@ -1,0 +1,156 @@
+"""The command line, ``s4s-nb``: exit status 0 on success, 2 on bad usage or input, 1 on failure."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s4s_nb.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random in the command.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
+
+
+@app.command()
+def tour(
+    out: Annotated[Path, typer.Option(help="Folder for picture, table and solver.")] = Path("runs/tour"),
+    device: Device = "cpu",
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """The main job: learn a 5-evaluation solver for a bundled model; one picture, one table."""
+    from s4s_nb.files import write_json
+    from s4s_nb.tour import as_table, summary
+    from s4s_nb.tour import tour as run_tour
+
+    result = run_tour(out, seed=seed, device=check_device(device))
+    if json:
+        write_json(json, result)
+    typer.echo("\n" + as_table(result["rows"]) + "\n\n" + summary(result))
+    typer.echo(
+        f"{result['total_seconds']:.0f} s, of which learning {result['learning_seconds']:.0f} s."
+        f" Picture, table and solver are in {out}/."
+    )
+
+
+@app.command()
+def models(json: Json = None) -> None:
+    """What is bundled, and how good it is."""
+    from s4s_nb.files import write_json
+    from s4s_nb.zoo import cards
+
+    rows = cards()
+    if json:
+        write_json(json, rows)
+    for row in rows:
+        typer.echo("\n".join(f"{key:>22}  {value}" for key, value in row.items()))
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Option(help="Name of a bundled model.")],
+    dataset: Annotated[Path | None, typer.Option(help="Local .npz; fetched when left out.")] = None,
+    state: Annotated[Path | None, typer.Option(help="Where progress is kept, to resume from.")] = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Train a bundled model from its image set and write its files of data/; resumable."""
+    from s4s_nb.zoo import train_model
+
+    state = state or Path("runs/train") / f"{model}.safetensors"
+    train_model(model, dataset, state, check_device(device), seed)
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option(help="The PNG to write.")],
+    model: Annotated[str, typer.Option(help="Name of a bundled model.")] = "fashion",
+    solver: Annotated[str, typer.Option(help="A classic solver, 'teacher', or a solver file.")] = "teacher",
+    nfe: Annotated[int, typer.Option(help="Evaluations, for a classic solver.")] = 5,
+    grid: Annotated[str, typer.Option(help="karras, logsnr, uniform, quadratic.")] = "logsnr",
+    count: Annotated[int, typer.Option(help="How many images.")] = 100,
+    device: Device = "cpu",
+) -> None:
+    """Write a picture of samples from the test noises, ten a row."""
+    from s4s_nb.plots import save_samples
+    from s4s_nb.teachers import run
+    from s4s_nb.zoo import load_model
+
+    loaded = load_model(model, check_device(device))
+    table = loaded.solver(solver, nfe, grid)
+    images = run(loaded.denoise, loaded.starts("test", count), table, title=table.name)
+    save_samples(out, images)
+    typer.echo(f"{count} samples of {table.name} at {table.nfe} NFE are in {out}.")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="Name of a bundled model.")] = "fashion",
+    solver: Annotated[str, typer.Option(help="A classic solver, 'teacher', or a solver file.")] = "teacher",
+    nfe: Annotated[int, typer.Option(help="Evaluations, for a classic solver.")] = 5,
+    grid: Annotated[str, typer.Option(help="karras, logsnr, uniform, quadratic.")] = "logsnr",
+    samples: Annotated[int, typer.Option(help="How many test noises.")] = 500,
+    device: Device = "cpu",
+    json: Json = None,
+) -> None:
+    """Judge a solver on held-out noise: distances to the teacher and to the real images."""
+    from s4s_nb.files import write_json
+    from s4s_nb.judge import judge, judge_teacher
+    from s4s_nb.tour import as_table
+    from s4s_nb.zoo import load_model
+
+    loaded = load_model(model, check_device(device))
+    if solver == "teacher":
+        names = {"solver": solver, "kind": "teacher", "grid": loaded.setting.teacher_grid}
+        row = judge_teacher(loaded, samples)
+    else:
+        table = loaded.solver(solver, nfe, grid)
+        kind = "learned" if "method" in table.info else "classical"
+        names = {"solver": table.name, "kind": kind, "grid": table.info.get("grid", grid)}
+        row, _ = judge(loaded, table, samples, title=table.name)
+    row = {"model": model, **names, **row}
+    if json:
+        write_json(json, row)
+    typer.echo(as_table([row]))
+
+
+@app.command()
+def bench(json: Json = None) -> None:
+    """The benchmarks, as ratios."""
+    from s4s_nb.bench import benchmarks
+    from s4s_nb.files import write_json
+
+    rows = benchmarks()
+    if json:
+        write_json(json, rows)
+    for row in rows:
+        typer.echo(f"{row['name']}: {row['ratio']:.3f} (at most {row['limit']})")
+
+
+def check_device(device: str) -> str:
+    """``device`` if torch can use it here."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"Device {device!r} cannot be used here ({reason}); try --device cpu.") from None
+    return device
+
+
+def main() -> None:
+    """Entry point: an :class:`InputError` becomes one sentence on standard error and status 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"s4s-nb: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Distances between images in [−1, 1], one number a pair: RMSE and LPIPS, both offline."""
+
+import warnings
+from functools import lru_cache
+
+import lpips
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from s4s_nb.files import bundled, read_safetensors
+
+Images = Float[Tensor, "b c h w"]
+
+LPIPS_SIDE = 64  # AlexNet's strides leave nothing of images below 31 px; smaller ones are enlarged
+
+
+def rmse(x: Images, y: Images) -> Float[Tensor, " b"]:
+    """√ mean_pixels (x − y)²."""
+    return (x - y).square().flatten(1).mean(1).sqrt()
+
+
+def as_colour(x: Images, side: int) -> Images:
+    """Three channels, and at least ``side`` pixels a side (bilinear)."""
+    x = x.expand(-1, 3, -1, -1)
+    if min(x.shape[-2:]) < side:
+        x = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+    return x
+
+
+class Lpips(torch.nn.Module):
+    """LPIPS 0.1 on AlexNet features (Zhang et al. 2018, eq. 1), by the authors' package.
+
+    Σ_l mean_hw ‖w_l ⊙ (f̂_l(x) − f̂_l(y))‖² over five layers of unit-normalised features. The
+    backbone comes from ``data/``; nothing is downloaded. Images below 64 px are enlarged to 64.
+    """
+
+    def __init__(self):
+        super().__init__()
+        with warnings.catch_warnings():
+            # lpips 0.1.4 still calls torchvision with its old argument names.
+            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
+            self.net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+        weights, _ = read_safetensors(bundled("alexnet_features.safetensors"))
+        slices = [layer for part in self.net.net.children() for layer in part.named_children()]
+        for name, layer in slices:  # the slices keep torchvision's numbering of the layers
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight.data = weights[f"features.{name}.weight"]
+                layer.bias.data = weights[f"features.{name}.bias"]
+        self.requires_grad_(False).eval()
+
+    def forward(self, x: Images, y: Images) -> Float[Tensor, " b"]:
+        x, y = (as_colour(z, LPIPS_SIDE) for z in (x, y))
+        return self.net(x, y).flatten()
+
+
+@lru_cache
+def lpips_distance(device: str = "cpu") -> Lpips:
+    """The one LPIPS network of this process on a device."""
+    return Lpips().to(device)

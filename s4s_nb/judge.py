@@ -1,0 +1,134 @@
+"""Quality of a solver on a bundled model, from held-out noise: against the teacher and the truth."""
+
+import json
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from s4s_nb.distances import lpips_distance, rmse
+from s4s_nb.errors import InputError
+from s4s_nb.files import bundled, read_safetensors
+from s4s_nb.metrics import Moments, features, frechet_distance, moments
+from s4s_nb.solvers import Solver
+from s4s_nb.teachers import run
+from s4s_nb.zoo import ImageModel
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a setting is judged against; ``data/NAME_reference.safetensors``.
+
+    real: moments of the features of all real test images. floor: features of real training images,
+    whose distance to ``real`` at the same count is what a perfect sampler would get. teacher: end
+    points of the teacher from test noises 0, 1, …
+    """
+
+    real: Moments
+    floor: Tensor
+    teacher: Tensor
+    record: dict
+
+    @property
+    def limit(self) -> int:
+        """How many samples can be judged."""
+        return len(self.teacher)
+
+    @lru_cache
+    def teacher_features(self, count: int) -> Tensor:
+        return features(self.teacher[:count].float())
+
+    def floor_distance(self, count: int) -> float:
+        """Fréchet distance of ``count`` real training images to the real test images."""
+        return frechet_distance(moments(self.floor[:count]), self.real)
+
+
+@lru_cache
+def reference(name: str) -> Reference:
+    """The reference of a setting, read from ``data/`` and checked against the manifest."""
+    t, metadata = read_safetensors(bundled(f"{name}_reference.safetensors"))
+    real = t["real_mean"].double(), t["real_covariance"].double()
+    return Reference(real, t["floor"].double(), t["teacher"], json.loads(metadata["record"]))
+
+
+def judge(
+    model: ImageModel, solver: Solver, samples: int = 500, title: str | None = None
+) -> tuple[dict, Tensor]:
+    """Sample from x_T of the test noises (never from a relaxed start) and measure.
+
+    Returns the row (nfe as counted at the network, rmse and lpips to the teacher's end points of
+    the same noises, fd_real and fd_teacher, seconds_per_100) and the images.
+
+    Raises:
+        InputError: more samples than the stored teacher has, or fewer than two.
+    """
+    target = check_count(model, samples).teacher[:samples].float().to(model.device)
+    batch = min(100, samples)
+    starts = model.starts("test", samples)
+    model.denoise.nfe = 0
+    started = time.perf_counter()
+    images = run(model.denoise, starts, solver, batch, title)
+    seconds = time.perf_counter() - started
+    row = {
+        "nfe": model.denoise.nfe // -(-samples // batch),
+        **compare(model, images, target),
+        "seconds_per_100": 100 * seconds / samples,
+    }
+    return row, images
+
+
+def check_count(model: ImageModel, samples: int) -> Reference:
+    """The model's reference, if it has that many teacher samples."""
+    ref = reference(model.setting.name)
+    if not 2 <= samples <= ref.limit:
+        raise InputError(
+            f"{model.setting.name} can be judged on 2 to {ref.limit} samples; asked for {samples}."
+        )
+    return ref
+
+
+def compare(model: ImageModel, images: Tensor, target: Tensor) -> dict:
+    """Distances of images to the teacher's of the same noises and to the real ones."""
+    samples = len(images)
+    ref = reference(model.setting.name)
+    lpips = torch.cat(per_batch(lpips_distance(model.device), images, target)).cpu()
+    f = features(images)
+    teacher = moments(ref.teacher_features(samples))
+    return {
+        "samples": samples,
+        "rmse": float(rmse(images, target).mean()),
+        "lpips": float(lpips.mean()),
+        "lpips_error": float(lpips.std() / samples**0.5),
+        "fd_real": frechet_distance(moments(f), ref.real),
+        "fd_teacher": frechet_distance(moments(f), teacher),
+        "fd_teacher_error": bootstrap_error(f, teacher),
+    }
+
+
+def judge_teacher(model: ImageModel, samples: int = 500) -> dict:
+    """The teacher's own row: its stored end points against the real images, timed on 100 noises."""
+    ref = check_count(model, samples)
+    timed, _ = judge(model, model.teacher(), min(100, samples), title="teacher")
+    f = ref.teacher_features(samples)
+    own = {"samples": samples, "rmse": 0.0, "lpips": 0.0, "fd_teacher": 0.0}
+    return {**timed, **own, "fd_real": frechet_distance(moments(f), ref.real)}
+
+
+@torch.inference_mode()
+def per_batch(distance, x: Tensor, y: Tensor, batch: int = 100) -> list[Tensor]:
+    """Distances of many pairs, batch by batch."""
+    return [distance(a, b) for a, b in zip(x.split(batch), y.split(batch), strict=True)]
+
+
+def bootstrap_error(f: Tensor, target: Moments, resamples: int = 20, seed: int = 0) -> float:
+    """Standard error of the Fréchet distance over resamples of the images with replacement.
+
+    Only the spread is used: resampled sets hold doubles, which shifts the distance itself upwards.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n = len(f)
+    draws = [torch.randint(n, (n,), generator=generator) for _ in range(resamples)]
+    values = [frechet_distance(moments(f[i]), target) for i in draws]
+    return float(torch.tensor(values).std())

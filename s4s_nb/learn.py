@@ -1,0 +1,124 @@
+"""S4S: learn the coefficients of a solver so that its end point is the teacher's.
+
+    min_φ  E_{x_T}  d( Ψ_φ(x_T), Ψ_*(x_T) )
+
+with Ψ_φ the student, a table with parameters φ, Ψ_* the teacher, d a distance such as LPIPS. This
+is the hard objective of S4S (Frankel et al. 2025, algorithm 1 with radius 0).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from s4s_nb.denoisers import Denoiser
+from s4s_nb.errors import InputError
+from s4s_nb.families import Family
+from s4s_nb.solvers import Solver, sample
+from s4s_nb.teachers import Pairs
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The solver that was best on the validation pairs, and how it came about.
+
+    ``history`` has a row (update, validation distance) each time it was measured, the first at the
+    classic start.
+    """
+
+    solver: Solver
+    parameters: Tensor
+    history: list[tuple[int, float]]
+
+
+def end_point_loss(
+    denoise: Denoiser, solver: Solver, pairs: Pairs, distance: Distance
+) -> Tensor:
+    """Mean distance of the solver's end points to the teacher's."""
+    return distance(sample(denoise, pairs.starts, solver), pairs.targets).mean()
+
+
+def learn_s4s(
+    denoise: Denoiser,
+    family: Family,
+    train: Pairs,
+    validation: Pairs,
+    distance: Distance,
+    epochs: int = 10,
+    batch: int = 20,
+    learning_rate: float = 1e-2,
+    seed: int = 0,
+    progress: bool = True,
+) -> Learned:
+    """Adam with a cosine on the family's parameters, from zero: the classic solver exactly.
+
+    The validation distance is measured before the first update and after every epoch, and the best
+    parameters seen are returned, so that on the validation pairs the result is never worse than
+    its start. Gradients are clipped to norm 1: those of the first steps pass through all later ones.
+
+    Raises:
+        InputError: no pairs, or a loss that is not finite.
+    """
+    if not len(train) or not len(validation):
+        raise InputError("Learning needs at least one training and one validation pair.")
+    parameters = torch.zeros(family.size, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([parameters], lr=learning_rate)
+    generator = torch.Generator().manual_seed(seed)
+    updates = epochs * -(-len(train) // batch)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+    history = [(0, _validate(denoise, family, parameters, validation, distance))]
+    best, best_parameters = history[0][1], parameters.detach().clone()
+    bar = tqdm(total=updates, desc=f"S4S from {family.start}", disable=not progress, mininterval=1)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(train), generator=generator).split(batch):
+            part = Pairs(train.starts[chosen], train.targets[chosen])
+            loss = end_point_loss(denoise, family.table(parameters), part, distance)
+            if not torch.isfinite(loss):
+                raise InputError(
+                    f"The loss became {loss.item()} at update {cosine.last_epoch};"
+                    " lower the learning rate."
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_([parameters], 1.0)
+            optimizer.step()
+            cosine.step()
+            bar.update()
+        value = _validate(denoise, family, parameters, validation, distance)
+        history.append((cosine.last_epoch, value))
+        bar.set_postfix(validation=f"{value:.4f}", start=f"{history[0][1]:.4f}")
+        if value < best:
+            best, best_parameters = value, parameters.detach().clone()
+    bar.close()
+    solver = family.table(best_parameters)
+    record = {
+        "method": "s4s",
+        "family": family.name,
+        "start": family.start,
+        "pairs": len(train),
+        "validation_pairs": len(validation),
+        "updates": updates,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "validation_start": history[0][1],
+        "validation_best": best,
+    }
+    return Learned(replace(solver, info={**solver.info, **record}), best_parameters, history)
+
+
+@torch.no_grad()
+def _validate(denoise, family, parameters, validation: Pairs, distance, batch: int = 50) -> float:
+    """Mean distance on all validation pairs."""
+    total = 0.0
+    for starts, targets in zip(
+        validation.starts.split(batch), validation.targets.split(batch), strict=True
+    ):
+        part = Pairs(starts, targets)
+        solver = family.table(parameters)
+        total += float(end_point_loss(denoise, solver, part, distance)) * len(part)
+    return total / len(validation)

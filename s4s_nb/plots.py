@@ -1,0 +1,106 @@
+"""One figure style, pictures with alt text, and the pictures that several notebooks share."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import display
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from s4s_nb.errors import InputError
+from s4s_nb.solvers import Solver
+
+# Okabe and Ito's colours, told apart by colour-blind readers; markers and dashes survive grey print.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3))]
+
+
+def use_style() -> None:
+    """Opaque white figures of one size and resolution, in the colours above."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "figure.figsize": (7.0, 4.0),
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "savefig.facecolor": "white",
+            "axes.prop_cycle": plt.cycler(color=COLOURS) + plt.cycler(linestyle=DASHES),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "font.size": 10,
+            "legend.frameon": False,
+        }
+    )
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure with its alt text, which nbval compares, and close it.
+
+    Raises:
+        InputError: an alt text shorter than 40 characters or without a number in it.
+    """
+    if len(alt) < 40 or not any(c.isdigit() for c in alt):
+        raise InputError("An alt text says what the figure shows, with its key numbers, in a sentence.")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    plt.close(figure)
+    bundle = {"image/png": buffer.getvalue(), "text/plain": alt}
+    display(bundle, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def table_picture(*solvers: Solver) -> Figure:
+    """A above B for each solver, as heat maps around 0; rows are steps, columns are history."""
+    n = max(solver.nfe for solver in solvers)
+    columns = len(solvers)
+    figure, axes = plt.subplots(2, columns, figsize=(0.6 + 2.6 * columns, 5.0), squeeze=False)
+    for column, solver in zip(axes.T, solvers, strict=True):
+        for axis, key in zip(column, "AB", strict=True):
+            heat_map(axis, getattr(solver, key).detach().numpy(), numbers=n <= 6)
+            axis.set_title(f"{solver.name}: {key}", fontsize=10)
+        column[1].set_xlabel("history $j$")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("step $i$")
+    return figure
+
+
+def heat_map(axis, matrix: np.ndarray, numbers: bool = True) -> None:
+    """A lower-triangular matrix; colour saturates at ±2, the upper triangle stays white."""
+    n = len(matrix)
+    shown = np.where(np.tril(np.ones((n, n))) > 0, matrix, np.nan)
+    axis.imshow(shown, cmap="PuOr", vmin=-2, vmax=2)
+    axis.set_xticks(range(n))
+    axis.set_yticks(range(n))
+    axis.grid(False)
+    for i, j in zip(*np.nonzero(np.tril(matrix)), strict=True):
+        if numbers:
+            dark = abs(matrix[i, j]) > 1.2
+            text = f"{matrix[i, j]:.2f}" if abs(matrix[i, j]) < 99.5 else f"{matrix[i, j]:.0f}"
+            axis.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+
+
+def image_grid(images: dict[str, Tensor], side: float = 0.75) -> Figure:
+    """Images in [−1, 1], (n, c, h, w) a row: solvers along the rows, same noises down the columns."""
+    columns = max(len(row) for row in images.values())
+    figure, axes = plt.subplots(
+        len(images), columns, figsize=(1.6 + side * columns, side * len(images)), squeeze=False
+    )
+    for (label, row), line in zip(images.items(), axes, strict=True):
+        for axis in line:
+            axis.axis("off")
+        for axis, image in zip(line, row, strict=False):
+            axis.imshow(as_pixels(image), cmap="gray", vmin=0, vmax=1)
+        line[0].text(
+            -0.12, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=8
+        )
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    return figure
+
+
+def as_pixels(image: Tensor) -> np.ndarray:
+    """(c, h, w) in [−1, 1] → (h, w) or (h, w, 3) in [0, 1]."""
+    pixels = (image.detach().float().cpu().clamp(-1, 1) + 1) / 2
+    return pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()

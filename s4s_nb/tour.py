@@ -1,0 +1,132 @@
+"""The main job in one go: learn a 5-evaluation solver for a bundled model and compare it."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+
+from s4s_nb.classic import make_solver
+from s4s_nb.distances import lpips_distance
+from s4s_nb.families import linear_multistep_family
+from s4s_nb.files import replace_file, write_json
+from s4s_nb.judge import judge, judge_teacher, reference
+from s4s_nb.learn import Learned, learn_s4s
+from s4s_nb.plots import image_grid
+from s4s_nb.teachers import Pairs, run
+from s4s_nb.zoo import ImageModel, load_model
+
+CLASSIC = {
+    "DDIM": "euler",
+    "iPNDM": "ipndm-3",
+    "DEIS": "deis-3",
+    "DPM-Solver++ 2M": "dpmpp-2m",
+    "DPM-Solver++ 3M": "dpmpp-3m",
+    "UniPC": "unipc-3-bh2",
+}
+
+PICTURES = 10
+
+COLUMNS = {
+    "solver": "solver",
+    "nfe": "NFE",
+    "rmse": "RMSE to teacher",
+    "lpips": "LPIPS to teacher",
+    "fd_real": "FD to real",
+    "fd_teacher": "FD to teacher",
+    "seconds_per_100": "s / 100 images",
+}
+
+
+def teacher_pairs(model: ImageModel, split: str, count: int) -> Pairs:
+    """``count`` starts of a split with the teacher's end points."""
+    starts = model.starts(split, count)
+    return Pairs(starts, run(model.denoise, starts, model.teacher(), title=f"teacher, {split}"))
+
+
+def learn_for(
+    model: ImageModel, nfe: int, grid: str, start: str, pairs: int, epochs: int, seed: int
+) -> Learned:
+    """S4S around ``start``: pairs from the teacher, a fifth as many more to validate, then Adam."""
+    train = teacher_pairs(model, "train", pairs)
+    validation = teacher_pairs(model, "validation", max(20, pairs // 5))
+    family = linear_multistep_family(start, model.grid(grid)(nfe))
+    distance = lpips_distance(model.device)
+    return learn_s4s(model.denoise, family, train, validation, distance, epochs=epochs, seed=seed)
+
+
+def tour(
+    out: Path,
+    model_name: str = "fashion",
+    nfe: int = 5,
+    grid: str = "logsnr",
+    start: str = "dpmpp-3m",
+    pairs: int = 200,
+    epochs: int = 8,
+    samples: int = 500,
+    seed: int = 0,
+    device: str = "cpu",
+) -> dict:
+    """Learn, compare, and write ``tour.png``, ``tour.json`` and ``s4s.safetensors`` to ``out``."""
+    started = time.perf_counter()
+    model = load_model(model_name, device)
+    learned = learn_for(model, nfe, grid, start, pairs, epochs, seed)
+    learning_seconds = time.perf_counter() - started
+    solvers = {label: make_solver(name, nfe, model.grid(grid)) for label, name in CLASSIC.items()}
+    rows, images = [], {}
+    for label, solver in (solvers | {"S4S": learned.solver}).items():
+        row, pictures = judge(model, solver, samples, title=label)
+        kind = "learned" if label == "S4S" else "classical"
+        rows.append({"model": model_name, "solver": label, "kind": kind, "grid": grid, **row})
+        images[label] = pictures[:PICTURES]
+    teacher_grid = model.setting.teacher_grid
+    names = {"model": model_name, "solver": "teacher", "kind": "teacher", "grid": teacher_grid}
+    rows.append(names | judge_teacher(model, samples))
+    images["teacher"] = reference(model_name).teacher[:PICTURES].float()
+    result = {
+        "rows": rows,
+        "floor_fd_real": reference(model_name).floor_distance(samples),
+        "learning_seconds": round(learning_seconds, 1),
+        "total_seconds": round(time.perf_counter() - started, 1),
+    }
+    learned.solver.save(out / "s4s.safetensors")
+    write_json(out / "tour.json", result)
+    save_picture(out / "tour.png", {label_of(row): images[row["solver"]] for row in rows})
+    return result
+
+
+def label_of(row: dict) -> str:
+    """What stands beside a row of pictures: the solver, its NFE and its LPIPS to the teacher."""
+    if row["kind"] == "teacher":
+        return f"teacher\n{row['nfe']} NFE"
+    return f"{row['solver']}\n{row['nfe']} NFE, LPIPS {row['lpips']:.3f}"
+
+
+def save_picture(path: Path, images: dict[str, Tensor]) -> None:
+    """Same noises down the columns, solvers along the rows."""
+    figure = image_grid(images)
+    replace_file(path, lambda p: figure.savefig(p, format="png", dpi=150, bbox_inches="tight"))
+
+
+def as_table(rows: list[dict]) -> str:
+    """The rows as text, three digits, in the order of the columns above."""
+    frame = pd.DataFrame(rows)[list(COLUMNS)].rename(columns=COLUMNS)
+    return frame.to_string(index=False, float_format=lambda value: f"{value:.3g}")
+
+
+def summary(result: dict) -> str:
+    """S4S against the best classic solver of each column, in two sentences."""
+    rows = pd.DataFrame(result["rows"]).set_index("solver")
+    best = rows[rows["kind"] == "classical"]
+    s4s, teacher = rows.loc["S4S"], rows.loc["teacher"]
+    lines = [
+        f"S4S {column} {s4s[key]:.3g} is {s4s[key] / best[key].min():.2f} times that of the best"
+        f" classic solver ({best[key].idxmin()}, {best[key].min():.3g})."
+        for key, column in COLUMNS.items()
+        if key in ("lpips", "fd_teacher")
+    ]
+    lines.append(
+        f"FD to real: floor {result['floor_fd_real']:.3g} (real images against real images),"
+        f" teacher {teacher['fd_real']:.3g}, S4S {s4s['fd_real']:.3g}."
+    )
+    return "\n".join(lines)
