@@ -153,18 +153,14 @@ def _score_from_velocity(answer: Callable[..., Tensor]) -> str | None:
     mistakes = {
         "wrong sign: the score points from x towards D, (D − x)/σ².": -right,
         "divide D − x by σ², not by σ.": right * sigma,
-        "Tweedie's formula holds for x, not for x_t: subtract x from D.": (
-            (d - alpha * x) / sigma**2
-        ),
+        "Tweedie's formula holds for x, not for x_t: subtract x from D.": ((d - alpha * x) / sigma**2),
         "that is the score in the flow's own coordinate, 1/(1 − t) times ours; we asked for x.": (
             right / alpha
         ),
         "the network lives in the coordinate x_t = (1 − t) x; you gave it x.": (
             (x - t * raw - x) / sigma**2
         ),
-        "you gave the network x where it wants x_t = (1 − t) x.": (
-            (alpha * x - t * raw - x) / sigma**2
-        ),
+        "you gave the network x where it wants x_t = (1 − t) x.": ((alpha * x - t * raw - x) / sigma**2),
         "you stopped at the denoised point; the score is (D − x)/σ².": d,
         "D is x_t − t v: multiply the velocity by t, not by sigma.": (
             (alpha * x - sigma * velocity(alpha * x, t) - x) / sigma**2

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from s4s_nb.errors import InputError, choose
 from s4s_nb.grids import Grid, check_grid
-from s4s_nb.schedules import Schedule, VPLinear
+from s4s_nb.schedules import VPLinear
 from s4s_nb.solvers import Solver
 
 Weights = Float[Tensor, "n n"]
@@ -341,9 +341,7 @@ UNIPC = {f"unipc-{k}-{bh}": (k, bh) for k in (1, 2, 3) for bh in ("bh1", "bh2")}
 NAMES = (*MULTISTEP, *UNIPC, *LADDERS)
 
 
-def make_solver(
-    name: str, nfe: int, grid: Callable[[int], Grid], lower_final: bool = False
-) -> Solver:
+def make_solver(name: str, nfe: int, grid: Callable[[int], Grid], lower_final: bool = False) -> Solver:
     """A classic solver with exactly ``nfe`` evaluations; ``grid(steps)`` gives its levels.
 
     Multistep methods take one step an evaluation. Single-step methods take ⌈nfe/stages⌉ steps, the

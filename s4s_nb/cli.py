@@ -47,7 +47,7 @@ def models(json: Json = None) -> None:
     if json:
         write_json(json, rows)
     for row in rows:
-        typer.echo("\n".join(f"{key:>22}  {value}" for key, value in row.items()))
+        typer.echo("\n".join(f"{key:>24}  {value}" for key, value in row.items()))
 
 
 @app.command()
@@ -76,14 +76,17 @@ def sample(
     device: Device = "cpu",
 ) -> None:
     """Write a picture of samples from the test noises, ten a row."""
-    from s4s_nb.plots import save_samples
+    from torchvision.utils import save_image
+
+    from s4s_nb.files import replace_file
     from s4s_nb.teachers import run
     from s4s_nb.zoo import load_model
 
     loaded = load_model(model, check_device(device))
     table = loaded.solver(solver, nfe, grid)
     images = run(loaded.denoise, loaded.starts("test", count), table, title=table.name)
-    save_samples(out, images)
+    pixels = images.clamp(-1, 1) / 2 + 0.5
+    replace_file(out, lambda path: save_image(pixels, path, nrow=10, format="png"))
     typer.echo(f"{count} samples of {table.name} at {table.nfe} NFE are in {out}.")
 
 

@@ -71,9 +71,7 @@ def align_your_steps(levels: Sequence[float] | Tensor, steps: int) -> Grid:
     return check_grid((known[i] + (position - i) * (known[i + 1] - known[i])).exp())
 
 
-def _in_time(
-    unit: Tensor, sigma_max: float, sigma_min: float, schedule: Schedule, power: float
-) -> Grid:
+def _in_time(unit: Tensor, sigma_max: float, sigma_min: float, schedule: Schedule, power: float) -> Grid:
     """Uniform in t^(1/power); the ends exact, whatever a round trip through t has rounded."""
     ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64)
     first, last = schedule.time(ends) ** (1 / power)

@@ -1,9 +1,8 @@
 """Quality of a solver on a bundled model, from held-out noise: against the teacher and the truth."""
 
-import json
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -29,16 +28,16 @@ class Reference:
     real: Moments
     floor: Tensor
     teacher: Tensor
-    record: dict
 
     @property
     def limit(self) -> int:
         """How many samples can be judged."""
         return len(self.teacher)
 
-    @lru_cache
-    def teacher_features(self, count: int) -> Tensor:
-        return features(self.teacher[:count].float())
+    @cached_property
+    def teacher_features(self) -> Tensor:
+        """Features of all the teacher's end points; the first n belong to the first n noises."""
+        return features(self.teacher.float())
 
     def floor_distance(self, count: int) -> float:
         """Fréchet distance of ``count`` real training images to the real test images."""
@@ -48,9 +47,9 @@ class Reference:
 @lru_cache
 def reference(name: str) -> Reference:
     """The reference of a setting, read from ``data/`` and checked against the manifest."""
-    t, metadata = read_safetensors(bundled(f"{name}_reference.safetensors"))
+    t, _ = read_safetensors(bundled(f"{name}_reference.safetensors"))
     real = t["real_mean"].double(), t["real_covariance"].double()
-    return Reference(real, t["floor"].double(), t["teacher"], json.loads(metadata["record"]))
+    return Reference(real, t["floor"].double(), t["teacher"])
 
 
 def judge(
@@ -95,7 +94,7 @@ def compare(model: ImageModel, images: Tensor, target: Tensor) -> dict:
     ref = reference(model.setting.name)
     lpips = torch.cat(per_batch(lpips_distance(model.device), images, target)).cpu()
     f = features(images)
-    teacher = moments(ref.teacher_features(samples))
+    teacher = moments(ref.teacher_features[:samples])
     return {
         "samples": samples,
         "rmse": float(rmse(images, target).mean()),
@@ -111,7 +110,7 @@ def judge_teacher(model: ImageModel, samples: int = 500) -> dict:
     """The teacher's own row: its stored end points against the real images, timed on 100 noises."""
     ref = check_count(model, samples)
     timed, _ = judge(model, model.teacher(), min(100, samples), title="teacher")
-    f = ref.teacher_features(samples)
+    f = ref.teacher_features[:samples]
     own = {"samples": samples, "rmse": 0.0, "lpips": 0.0, "fd_teacher": 0.0}
     return {**timed, **own, "fd_real": frechet_distance(moments(f), ref.real)}
 

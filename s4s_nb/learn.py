@@ -35,9 +35,7 @@ class Learned:
     history: list[tuple[int, float]]
 
 
-def end_point_loss(
-    denoise: Denoiser, solver: Solver, pairs: Pairs, distance: Distance
-) -> Tensor:
+def end_point_loss(denoise: Denoiser, solver: Solver, pairs: Pairs, distance: Distance) -> Tensor:
     """Mean distance of the solver's end points to the teacher's."""
     return distance(sample(denoise, pairs.starts, solver), pairs.targets).mean()
 
@@ -79,8 +77,7 @@ def learn_s4s(
             loss = end_point_loss(denoise, family.table(parameters), part, distance)
             if not torch.isfinite(loss):
                 raise InputError(
-                    f"The loss became {loss.item()} at update {cosine.last_epoch};"
-                    " lower the learning rate."
+                    f"The loss became {loss.item()} at update {cosine.last_epoch}; lower the learning rate."
                 )
             optimizer.zero_grad()
             loss.backward()

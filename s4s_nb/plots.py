@@ -93,9 +93,7 @@ def image_grid(images: dict[str, Tensor], side: float = 0.75) -> Figure:
             axis.axis("off")
         for axis, image in zip(line, row, strict=False):
             axis.imshow(as_pixels(image), cmap="gray", vmin=0, vmax=1)
-        line[0].text(
-            -0.12, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=8
-        )
+        line[0].text(-0.12, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
     return figure
 

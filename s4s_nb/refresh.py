@@ -1,6 +1,6 @@
 """Run notebooks top to bottom, store their outputs in a stable form, derive the student edition.
 
-    python -m s4s_nb.refresh [notebooks/01_….ipynb …]        all of notebooks/ without arguments
+python -m s4s_nb.refresh [notebooks/01_….ipynb …]        all of notebooks/ without arguments
 """
 
 import os
@@ -43,8 +43,19 @@ def normalise(notebook: NotebookNode, seconds: int) -> NotebookNode:
         cell.id = f"cell-{number:03d}"
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = joined([o for o in cell.outputs if o.get("name") != "stderr"])
     return notebook
+
+
+def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Neighbouring pieces of printed text as one: where they were cut depends on timing."""
+    result: list[NotebookNode] = []
+    for output in outputs:
+        if result and output.output_type == result[-1].output_type == "stream":
+            result[-1].text += output.text
+        else:
+            result.append(output)
+    return result
 
 
 def student_edition(notebook: NotebookNode) -> NotebookNode:

@@ -75,61 +75,85 @@ def train(
     model.to(dev, memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     ema = {name: p.detach().clone() for name, p in model.state_dict().items()}
-    step, seconds, loss_average = load_state(state_file, model, ema, optimizer)
-    steps = total_images // batch
+    record = load_state(state_file, model, ema, optimizer)
+    steps, before = total_images // batch, record["seconds"]
     started = saved = time.monotonic()
-    bar = tqdm(total=steps, initial=step, unit="step", mininterval=2)
-    while step < steps:
+    bar = tqdm(total=steps, initial=record["step"], unit="step", mininterval=2)
+    while record["step"] < steps:
+        step = record["step"]
         generator = torch.Generator().manual_seed(seed * 10**9 + step)
         chosen = torch.randint(len(images), (batch,), generator=generator)
         x = (images[chosen].to(dev, torch.float32) / 127.5 - 1).to(memory_format=torch.channels_last)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step / steps)
-        with torch.autocast(dev.type, torch.bfloat16, enabled=bf16_is_fast(dev)):
-            loss = edm_loss(model, x, labels[chosen].to(dev), generator)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        half_life = min(40_000, 0.1 * step * batch)  # in images
-        decay = 0.5 ** (batch / half_life)
-        for name, p in model.state_dict().items():
-            ema[name].lerp_(p, 1 - decay)
-        loss_average += (loss.item() - loss_average) * max(1 / step, 0.01)
-        bar.update()
-        bar.set_postfix(loss=f"{loss_average:.4f}", refresh=False)
+        loss = update(model, optimizer, x, labels[chosen].to(dev), generator)
+        average_weights(ema, model, batch, step + 1)
         now = time.monotonic()
-        if now - saved > SAVE_EVERY_SECONDS or step == steps:
-            save_state(state_file, model, ema, optimizer, step, seconds + now - started, loss_average)
+        mean = record["loss"] + (loss - record["loss"]) * max(1 / (step + 1), 0.01)
+        record = {"step": step + 1, "seconds": before + now - started, "loss": mean}
+        if now - saved > SAVE_EVERY_SECONDS or step + 1 == steps:
+            save_state(state_file, model, ema, optimizer, record)
             saved = now
+        bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        bar.update()
     bar.close()
-    _, seconds, loss_average = load_state(state_file, model, ema, optimizer)
-    record = {"images_seen": step * batch, "batch": batch, "seconds": round(seconds)}
-    return ema, record | {"final_loss": round(loss_average, 4), "seed": seed}
+    return ema, {
+        "images_seen": steps * batch,
+        "batch": batch,
+        "training_hours": round(record["seconds"] / 3600, 2),
+        "hardware": hardware(dev),
+        "final_loss": round(record["loss"], 4),
+        "seed": seed,
+    }
 
 
-def save_state(state_file, model, ema, optimizer, step, seconds, loss) -> None:
-    """Write weights, EMA, Adam's moments and counters in one file."""
+def update(model: EDM, optimizer, x: Tensor, labels: Tensor, generator: torch.Generator) -> float:
+    """One step of Adam; the loss before it."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16_is_fast(x.device)):
+        loss = edm_loss(model, x, labels, generator)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def average_weights(ema: dict[str, Tensor], model: EDM, batch: int, step: int) -> None:
+    """Exponential moving average, half-life 40,000 images or a tenth of what was seen."""
+    decay = 0.5 ** (batch / min(40_000, 0.1 * step * batch))
+    for name, p in model.state_dict().items():
+        ema[name].lerp_(p, 1 - decay)
+
+
+def hardware(device: torch.device) -> str:
+    """What a training time refers to."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads of a {device.type}"
+
+
+def save_state(state_file: Path, model: EDM, ema, optimizer, record: dict) -> None:
+    """Write weights, EMA, Adam's moments and the counters in one file."""
     tensors = {f"ema.{n}": t for n, t in ema.items()}
     for name, p in model.named_parameters():
         tensors[f"model.{name}"] = p.detach()
         for key in ("exp_avg", "exp_avg_sq", "step"):
             tensors[f"{key}.{name}"] = optimizer.state[p][key]
-    record = {"step": step, "seconds": seconds, "loss": loss}
     write_safetensors(state_file, tensors, {"record": json.dumps(record)})
 
 
-def load_state(state_file, model, ema, optimizer) -> tuple[int, float, float]:
-    """Restore what :func:`save_state` wrote; (step, seconds, loss), zeros without a file."""
+def load_state(state_file, model, ema, optimizer) -> dict:
+    """Restore what :func:`save_state` wrote and return its record; zeros without a file."""
     if not Path(state_file).exists():
-        return 0, 0.0, 0.0
+        return {"step": 0, "seconds": 0.0, "loss": 0.0}
     tensors, metadata = read_safetensors(state_file)
     for name in ema:
         ema[name].copy_(tensors[f"ema.{name}"])
     for name, p in model.named_parameters():
         p.data.copy_(tensors[f"model.{name}"])
-        state = {k: tensors[f"{k}.{name}"].to(p.device) for k in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[p] = {**state, "step": tensors[f"step.{name}"]}
-    record = json.loads(metadata["record"])
-    return record["step"], record["seconds"], record["loss"]
+        # In the parameter's own memory layout: fused Adam walks both without looking at strides.
+        moments = {k: torch.empty_like(p) for k in ("exp_avg", "exp_avg_sq")}
+        for key, moment in moments.items():
+            moment.copy_(tensors[f"{key}.{name}"])
+        optimizer.state[p] = {**moments, "step": tensors[f"step.{name}"].to(p.device)}
+    return json.loads(metadata["record"])

@@ -1,7 +1,5 @@
 """A small class-conditional U-Net with EDM preconditioning (Karras et al. 2022, section 5)."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -96,9 +94,7 @@ class UNet(nn.Module):
                 c = c_out
             if level > 0:
                 self.up.append(nn.Upsample(scale_factor=2, mode="nearest"))
-        self.head = nn.Sequential(
-            nn.GroupNorm(8, c), nn.SiLU(), nn.Conv2d(c, image_channels, 3, padding=1)
-        )
+        self.head = nn.Sequential(nn.GroupNorm(8, c), nn.SiLU(), nn.Conv2d(c, image_channels, 3, padding=1))
         nn.init.zeros_(self.head[-1].weight)
 
     def forward(self, x: Float[Tensor, "b c h w"], c_noise: Float[Tensor, " b"], label: Int[Tensor, " b"]):

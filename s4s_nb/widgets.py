@@ -38,6 +38,4 @@ def widget_of(name: str, control: Any) -> ipywidgets.Widget:
     low, high, step, start = control
     whole = all(isinstance(v, int) for v in control)
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    return kind(
-        value=start, min=low, max=high, step=step, description=label, continuous_update=False
-    )
+    return kind(value=start, min=low, max=high, step=step, description=label, continuous_update=False)

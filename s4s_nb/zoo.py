@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from s4s_nb.denoisers import Counted
 from s4s_nb.classic import make_solver
 from s4s_nb.datasets import fashion_mnist
+from s4s_nb.denoisers import Counted
+from s4s_nb.distances import rmse
 from s4s_nb.errors import choose
-from s4s_nb.files import DATA, bundle, bundled, read_safetensors, write_safetensors
+from s4s_nb.files import DATA, bundle, bundled, read_safetensors, write_json, write_safetensors
 from s4s_nb.grids import Grid, make_grid
-from s4s_nb.metrics import features, moments
+from s4s_nb.metrics import features, frechet_distance, moments
 from s4s_nb.schedules import VE, Schedule, VPLinear
 from s4s_nb.solvers import Solver
 from s4s_nb.teachers import run, seeded_noise
@@ -57,7 +58,7 @@ SETTINGS = {
         sigma_data=0.83,
         teacher="unipc-3-bh2",
         teacher_nfe=60,
-        teacher_grid="logsnr",
+        teacher_grid="karras",
         train_images=400_000,
         origin="trained by `s4s-nb train --model fashion` on the 60,000 training images",
         licence="MIT (weights); Fashion-MNIST by Zalando SE: MIT",
@@ -136,44 +137,57 @@ REFERENCE_SAMPLES = 1000
 def train_model(
     name: str, dataset: Path | None, state_file: Path, device: str = "cpu", seed: int = 0
 ) -> None:
-    """Train a bundled model (resuming from ``state_file``) and write its files of ``data/``.
+    """Train a bundled model, resuming from ``state_file``, and write its files of ``data/``.
 
-    The EMA weights go to data/NAME.safetensors in half precision, what it is judged against to
-    data/NAME_reference.safetensors; both are entered in the manifest.
+    NAME.safetensors has the EMA weights in half precision, NAME_reference.safetensors what solvers
+    are judged against (:class:`s4s_nb.judge.Reference`), NAME.json the model card. All three are
+    entered in the manifest.
     """
     setting = choose(SETTINGS, name, "model")
     images, labels = fashion_mnist("train", dataset)
     test, _ = fashion_mnist("test", dataset)
     net = new_network(setting)
-    ema, record = train(net, images, labels, state_file, setting.train_images, seed=seed, device=device)
-    record |= {"parameters": sum(p.numel() for p in net.parameters())}
-    write_safetensors(
-        DATA / f"{name}.safetensors",
-        {k: v.half() for k, v in ema.items()},
-        {"record": json.dumps(record)},
-    )
+    ema, card = train(net, images, labels, state_file, setting.train_images, seed=seed, device=device)
+    write_safetensors(DATA / f"{name}.safetensors", {k: v.half() for k, v in ema.items()}, {})
     bundle(f"{name}.safetensors", setting.origin, setting.licence)
-    write_reference(name, images, test, device)
-
-
-def write_reference(name: str, train_images: Tensor, test_images: Tensor, device: str) -> None:
-    """Measure what a setting is judged against (:class:`s4s_nb.judge.Reference`) and store it."""
     model = load_model(name, device)
+    card |= {"parameters": sum(p.numel() for p in net.parameters())}
+    card |= write_reference(model, scaled(images[:REFERENCE_SAMPLES]), scaled(test))
+    write_json(DATA / f"{name}.json", {"name": name, "title": setting.title} | card)
+    bundle(f"{name}.json", setting.origin, setting.licence)
 
-    def scaled(x: Tensor) -> Tensor:
-        return (x.float() / 127.5 - 1).to(device)
 
-    mean, covariance = moments(features(scaled(test_images)))
-    starts = model.starts("test", REFERENCE_SAMPLES)
-    tensors = {
-        "real_mean": mean.float(),
-        "real_covariance": covariance.float(),
-        "floor": features(scaled(train_images[:REFERENCE_SAMPLES])).half(),
-        "teacher": run(model.denoise, starts, model.teacher(), title="teacher").half(),
-    }
+def scaled(pixels: Tensor) -> Tensor:
+    """uint8 pixels as floats in [−1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def write_reference(model: ImageModel, train_images: Tensor, test_images: Tensor) -> dict:
+    """Store what solvers of a model are judged against; what the card says of it is returned.
+
+    The teacher's own error is measured as the RMSE to one of twice as many steps on 100 noises.
+    """
     s = model.setting
-    record = {"teacher": f"{s.teacher} on {s.teacher_grid}", "teacher_nfe": s.teacher_nfe}
-    write_safetensors(
-        DATA / f"{name}_reference.safetensors", tensors, {"record": json.dumps(record)}
-    )
-    bundle(f"{name}_reference.safetensors", f"measured from {name} and its image set", s.licence)
+    real = moments(features(test_images.to(model.device)))
+    floor = features(train_images.to(model.device))
+    starts = model.starts("test", REFERENCE_SAMPLES)
+    teacher = run(model.denoise, starts, model.teacher(), title="teacher")
+    twice = make_solver(s.teacher, 2 * s.teacher_nfe, model.grid(s.teacher_grid))
+    finer = run(model.denoise, starts[:100], twice, title="teacher of twice the steps")
+    tensors = {
+        "real_mean": real[0].float(),
+        "real_covariance": real[1].float(),
+        "floor": floor.half(),
+        "teacher": teacher.half(),
+    }
+    write_safetensors(DATA / f"{s.name}_reference.safetensors", tensors, {})
+    bundle(f"{s.name}_reference.safetensors", f"measured from {s.name} and its images", s.licence)
+    return {
+        "teacher": f"{s.teacher}, {s.teacher_nfe} NFE, {s.teacher_grid} grid",
+        "teacher_rmse_to_twice_the_steps": round(float(rmse(teacher[:100], finer).mean()), 5),
+        "samples_judged": REFERENCE_SAMPLES,
+        "fd_real_teacher": round(frechet_distance(moments(features(teacher)), real), 2),
+        "fd_real_floor": round(frechet_distance(moments(floor), real), 2),
+        "origin": s.origin,
+        "licence": s.licence,
+    }

@@ -1,9 +1,10 @@
-"""What the tests of solvers share: an exact mixture, a fake network, reference solutions."""
+"""What the tests of solvers share: exact problems, a fake network, grids, reference solutions."""
 
 import torch
+from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from s4s_nb.denoisers import GaussianMixture
+from s4s_nb.denoisers import Denoiser, GaussianMixture
 from s4s_nb.grids import log_snr
 
 F64 = torch.float64
@@ -21,7 +22,7 @@ def noise(count: int = 16, dimension: int = 2, seed: int = 0) -> Tensor:
 
 
 def fake_denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-    """A smooth nonlinear function that no solver integrates exactly."""
+    """A smooth nonlinear function of x and sigma that no solver integrates exactly."""
     return torch.tanh(x / (1 + sigma)) * torch.cos(sigma / 3) + 0.3 * torch.sin(2 * x)
 
 
@@ -29,11 +30,31 @@ def log_grid(steps: int, sigma_max: float = 4.0, sigma_min: float = 0.05) -> Ten
     return log_snr(steps, sigma_max, sigma_min)
 
 
-def graded_grid(steps: int) -> Tensor:
-    """log_grid whose first step is split into steps that double from 2⁻¹² of it.
+GRADING = 12
 
-    The low-order steps of a warm-up then contribute nothing that shows.
+
+def graded_grid(steps: int) -> Tensor:
+    """log_grid of ``steps − 12`` steps, the first one split into 13 that double from 2⁻¹² of it.
+
+    The steps of low order with which a multistep method starts are then so small that their errors
+    do not show, and what is measured is the order of the method itself.
     """
-    coarse = log_grid(steps - 12)
-    first = coarse[0] * (coarse[1] / coarse[0]) ** (0.5 ** torch.arange(12, 0, -1, dtype=F64))
+    coarse = log_grid(steps - GRADING)
+    doubling = 0.5 ** torch.arange(GRADING, 0, -1, dtype=F64)
+    first = coarse[0] * (coarse[1] / coarse[0]) ** doubling
     return torch.cat([coarse[:1], first, coarse[1:]])
+
+
+def reference(
+    denoise: Denoiser, x: Tensor, sigma_max: float, sigma_min: float, rtol: float = 1e-12
+) -> Tensor:
+    """The end of dx/d log σ = x − D, solved adaptively in a clock that the package does not use."""
+
+    def slope(log_sigma: float, flat) -> object:
+        state = torch.from_numpy(flat.copy()).reshape(x.shape)
+        sigma = torch.tensor(log_sigma, dtype=F64).exp()
+        return (state - denoise(state, sigma)).numpy().ravel()
+
+    ends = torch.tensor([sigma_max, sigma_min], dtype=F64).log().tolist()
+    solution = solve_ivp(slope, ends, x.numpy().ravel(), "DOP853", rtol=rtol, atol=rtol / 10)
+    return torch.from_numpy(solution.y[:, -1]).reshape(x.shape)

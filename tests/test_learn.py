@@ -69,8 +69,14 @@ def test_learning_beats_the_classic_start_on_unseen_noise(start):
     sigmas = log_snr(5, 10.0, 0.01)
     family = linear_multistep_family(start, sigmas)
     learned = learn_s4s(
-        MIXTURE, family, pairs("train", 200), pairs("validation", 100), distance,
-        epochs=10, learning_rate=3e-2, progress=False,
+        MIXTURE,
+        family,
+        pairs("train", 200),
+        pairs("validation", 100),
+        distance,
+        epochs=10,
+        learning_rate=3e-2,
+        progress=False,
     )
     test = pairs("test", 200)
     classic = family.table(torch.zeros(family.size, dtype=torch.float64))
@@ -82,8 +88,14 @@ def test_the_best_validated_state_is_kept():
     """With an absurd learning rate the start is the best state, and comes back untouched."""
     family = linear_multistep_family("dpmpp-3m", log_snr(5, 10.0, 0.01))
     learned = learn_s4s(
-        MIXTURE, family, pairs("train", 20), pairs("validation", 20), distance,
-        epochs=3, learning_rate=3.0, progress=False,
+        MIXTURE,
+        family,
+        pairs("train", 20),
+        pairs("validation", 20),
+        distance,
+        epochs=3,
+        learning_rate=3.0,
+        progress=False,
     )
     values = [value for _, value in learned.history]
     assert values[0] == min(values)
@@ -95,8 +107,7 @@ def test_learning_is_repeatable_and_refuses_empty_sets():
     family = linear_multistep_family("ipndm-3", log_snr(3, 10.0, 0.01))
     train, validation = pairs("train", 20), pairs("validation", 10)
     a, b = (
-        learn_s4s(MIXTURE, family, train, validation, distance, epochs=2, progress=False)
-        for _ in range(2)
+        learn_s4s(MIXTURE, family, train, validation, distance, epochs=2, progress=False) for _ in range(2)
     )
     assert torch.equal(a.parameters, b.parameters)
     with pytest.raises(InputError, match="at least one"):
