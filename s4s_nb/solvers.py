@@ -125,14 +125,15 @@ def sample(denoise: Denoiser, x: Tensor, solver: Solver) -> Tensor:
 
 def check_prediction(d: Tensor, x: Tensor, i: int, solver: Solver) -> None:
     """Refuse a prediction that would spoil the run silently."""
-    where = f"at evaluation {i + 1} of {solver.nfe} (sigma = {float(solver.model_sigmas[i]):.4g})"
+    if d.shape == x.shape and torch.isfinite(d).all():
+        return
+    where = f"at evaluation {i + 1} of {solver.nfe} (sigma = {solver.model_sigmas[i].item():.4g})"
     if d.shape != x.shape:
         raise InputError(
             f"The denoiser returned shape {tuple(d.shape)} for input {tuple(x.shape)} {where};"
             " it must predict the clean image, in the shape of its input."
         )
-    if not torch.isfinite(d).all():
-        raise InputError(
-            f"The denoiser returned NaN or infinity {where};"
-            " check the model at this level, or start from a smaller sigma."
-        )
+    raise InputError(
+        f"The denoiser returned NaN or infinity {where};"
+        " check the model at this level, or start from a smaller sigma."
+    )

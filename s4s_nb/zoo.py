@@ -57,7 +57,7 @@ SETTINGS = {
         clock=VPLinear(),
         sigma_data=0.83,
         teacher="unipc-3-bh2",
-        teacher_nfe=60,
+        teacher_nfe=40,
         teacher_grid="karras",
         train_images=400_000,
         origin="trained by `s4s-nb train --model fashion` on the 60,000 training images",
@@ -131,7 +131,7 @@ def cards() -> list[dict]:
     return [json.loads(bundled(f"{name}.json").read_text(encoding="utf-8")) for name in SETTINGS]
 
 
-REFERENCE_SAMPLES = 1000
+REFERENCE_SAMPLES = 500
 
 
 def train_model(
