@@ -54,6 +54,15 @@ class Lpips(torch.nn.Module):
         x, y = (as_colour(z, LPIPS_SIDE) for z in (x, y))
         return self.net(x, y).flatten()
 
+    def embed(self, x: Images) -> Float[Tensor, "b p"]:
+        """e(x) with LPIPS(x, y) = ‖e(x) − e(y)‖²: the normalised features, scaled by √(w_l/hw)."""
+        features = self.net.net(self.net.scaling_layer(as_colour(x, LPIPS_SIDE)))
+        scaled = [
+            lpips.normalize_tensor(f) * (head.model[-1].weight.clamp(min=0) / f[0, 0].numel()).sqrt()
+            for f, head in zip(features, self.net.lins, strict=True)
+        ]
+        return torch.cat([f.flatten(1) for f in scaled], dim=1)
+
 
 @lru_cache
 def lpips_distance(device: str = "cpu") -> Lpips:

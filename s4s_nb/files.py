@@ -28,7 +28,7 @@ def replace_file(path: Path, write) -> None:
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and string metadata as one safetensors file."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     replace_file(path, lambda p: save_file(tensors, p, metadata))
 
 

@@ -99,7 +99,7 @@ class VPCosine(_VariancePreserving):
 
     def time(self, sigma: Tensor) -> Tensor:
         u0 = math.pi / 2 * self.s / (1 + self.s)
-        u = torch.atan2(torch.sqrt(math.sin(u0) ** 2 + sigma**2), torch.tensor(math.cos(u0)).to(sigma))
+        u = torch.atan(torch.sqrt(math.sin(u0) ** 2 + sigma**2) / math.cos(u0))
         return 2 * (1 + self.s) / math.pi * u - self.s
 
 

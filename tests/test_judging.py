@@ -29,6 +29,14 @@ def test_lpips_of_small_grey_images_is_zero_on_equals_and_has_gradients():
     assert y.grad.abs().max() > 0
 
 
+def test_lpips_is_a_sum_of_squares():
+    x, y = picture("ref"), picture("p0")
+    embed = lpips_distance().embed
+    assert (embed(x) - embed(y)).square().sum().item() == pytest.approx(
+        lpips_distance()(x, y).item(), rel=1e-4
+    )
+
+
 def test_rmse_is_per_image():
     x = torch.zeros(2, 1, 4, 4)
     y = torch.stack([torch.full((1, 4, 4), 0.5), torch.full((1, 4, 4), -2.0)])

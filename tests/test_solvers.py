@@ -1,0 +1,128 @@
+"""The table, its loop and its file refuse what would fail in silence."""
+
+import pytest
+import torch
+
+from s4s_nb.classic import make_solver
+from s4s_nb.errors import InputError
+from s4s_nb.files import bundled, read_safetensors, replace_file, write_safetensors
+from s4s_nb.solvers import Solver, sample, trajectory
+from tests.problems import F64, fake_denoiser, log_grid, noise
+
+EULER = make_solver("euler", 3, log_grid)
+
+
+def changed(**parts) -> Solver:
+    """The Euler table with some parts replaced."""
+    own = {key: getattr(EULER, key) for key in ("sigmas", "A", "B", "model_sigmas", "kappa")}
+    return Solver("changed", **(own | parts))
+
+
+@pytest.mark.parametrize(
+    "parts, sentence",
+    [
+        ({"A": torch.eye(4, dtype=F64)}, "must have shape"),
+        ({"kappa": torch.ones(2, dtype=F64)}, "must have shape"),
+        ({"B": torch.full((3, 3), torch.nan, dtype=F64)}, "NaN"),
+        ({"B": torch.ones(3, 3, dtype=F64)}, "lower-triangular"),
+        ({"sigmas": torch.tensor([1.0, 2.0, 0.5, 0.1], dtype=F64)}, "must fall"),
+        ({"sigmas": torch.tensor([3.0, 2.0, 0.5, -0.1], dtype=F64)}, "must fall"),
+        ({"sigmas": torch.tensor([3.0, 2.0, torch.inf, 0.1], dtype=F64)}, "infinite"),
+        ({"model_sigmas": torch.tensor([3.0, 2.0, 0.0], dtype=F64)}, "stay positive"),
+    ],
+)
+def test_bad_tables(parts, sentence):
+    with pytest.raises(InputError, match=sentence):
+        changed(**parts)
+
+
+def test_the_loop_is_the_equation():
+    """x_{i+1} = Σ A x + Σ B D with D_j = denoise(κ_j x_j, s_j), written out for dense matrices."""
+    generator = torch.Generator().manual_seed(0)
+    A, B = (torch.randn(3, 3, generator=generator, dtype=F64).tril() for _ in range(2))
+    kappa = torch.tensor([1.0, 0.9, 1.2], dtype=F64)
+    levels = torch.tensor([3.5, 1.1, 0.4], dtype=F64)
+    solver = changed(A=A, B=B, kappa=kappa, model_sigmas=levels)
+    x, d = [noise()], []
+    for i in range(3):
+        d.append(fake_denoiser(kappa[i] * x[i], levels[i]))
+        x.append(sum(A[i, j] * x[j] + B[i, j] * d[j] for j in range(i + 1)))
+    states, outputs = trajectory(fake_denoiser, noise(), solver)
+    assert all(torch.allclose(a, b, rtol=1e-13) for a, b in zip(states + outputs, x + d, strict=True))
+
+
+def test_samples_do_not_depend_on_their_batch():
+    whole = sample(fake_denoiser, noise(), EULER)
+    parts = torch.cat([sample(fake_denoiser, x, EULER) for x in noise().split(5)])
+    assert torch.equal(whole, parts)
+
+
+def test_the_state_keeps_its_precision():
+    assert sample(fake_denoiser, noise().float(), EULER).dtype == torch.float32
+
+
+def test_predictions_are_checked():
+    with pytest.raises(InputError, match="shape .* at evaluation 1 of 3"):
+        sample(lambda x, s: x[:, :1], noise(), EULER)
+    with pytest.raises(InputError, match="NaN or infinity at evaluation 2 of 3"):
+        sample(lambda x, s: x / 0 if s < 2 else x, noise(), EULER)
+
+
+def test_save_and_load(tmp_path):
+    solver = changed(kappa=torch.tensor([1.0, 0.5, 2.0], dtype=F64))
+    solver.info.update(method="s4s", quality={"lpips": 0.03})
+    solver.save(tmp_path / "solver.safetensors")
+    loaded = Solver.load(tmp_path / "solver.safetensors")
+    for key in ("sigmas", "A", "B", "model_sigmas", "kappa"):
+        assert torch.equal(getattr(loaded, key), getattr(solver, key))
+    assert (loaded.name, loaded.info) == (solver.name, solver.info)
+
+
+def test_missing_damaged_and_foreign_files(tmp_path):
+    with pytest.raises(InputError, match="no file"):
+        Solver.load(tmp_path / "nowhere.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes(b"not a table")
+    with pytest.raises(InputError, match="damaged"):
+        Solver.load(tmp_path / "damaged.safetensors")
+    write_safetensors(tmp_path / "foreign.safetensors", {"x": torch.zeros(1)}, {})
+    with pytest.raises(InputError, match="not a solver file"):
+        Solver.load(tmp_path / "foreign.safetensors")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    target = tmp_path / "result.json"
+    target.write_text("old")
+
+    def fail(path):
+        path.write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        replace_file(target, fail)
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_bundled_files_are_checked_by_hash(tmp_path, monkeypatch):
+    from s4s_nb import files
+
+    with pytest.raises(InputError, match=r"fashion\.safetensors"):
+        bundled("unknown.safetensors")
+    monkeypatch.setattr(files, "DATA", tmp_path)
+    bundled.cache_clear()
+    with pytest.raises(InputError, match="git checkout"):
+        bundled("fashion.safetensors")
+    (tmp_path / "fashion.safetensors").write_bytes(b"something else")
+    with pytest.raises(InputError, match="damaged or was replaced"):
+        bundled("fashion.safetensors")
+    bundled.cache_clear()
+
+
+def test_every_bundled_file_is_whole_and_within_the_budget():
+    from s4s_nb.files import DATA, manifest
+
+    kept = {str(p.relative_to(DATA)) for p in DATA.rglob("*") if p.is_file()}
+    assert kept == set(manifest()) | {"MANIFEST.json", "README.md"}
+    assert all(bundled(name).stat().st_size == entry["bytes"] for name, entry in manifest().items())
+    assert all(entry["origin"] and entry["licence"] for entry in manifest().values())
+    assert sum(p.stat().st_size for p in DATA.rglob("*")) < 60e6
+    assert read_safetensors(bundled("fashion.safetensors"))[0]
