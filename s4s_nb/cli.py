@@ -19,7 +19,6 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the result
 def tour(
     out: Annotated[Path, typer.Option(help="Folder for picture, table and solver.")] = Path("runs/tour"),
     device: Device = "cpu",
-    seed: Seed = 0,
     json: Json = None,
 ) -> None:
     """The main job: learn a 5-evaluation solver for a bundled model; one picture, one table."""
@@ -27,7 +26,7 @@ def tour(
     from s4s_nb.tour import as_table, summary
     from s4s_nb.tour import tour as run_tour
 
-    result = run_tour(out, seed=seed, device=check_device(device))
+    result = run_tour(out, device=check_device(device))
     if json:
         write_json(json, result)
     typer.echo("\n" + as_table(result["rows"]) + "\n\n" + summary(result))

@@ -86,7 +86,12 @@ def image_grid(images: dict[str, Tensor], side: float = 0.75) -> Figure:
     """Images in [−1, 1], (n, c, h, w) a row: solvers along the rows, same noises down the columns."""
     columns = max(len(row) for row in images.values())
     figure, axes = plt.subplots(
-        len(images), columns, figsize=(1.6 + side * columns, side * len(images)), squeeze=False
+        len(images),
+        columns,
+        figsize=(1.6 + side * columns, side * len(images)),
+        squeeze=False,
+        layout="constrained",
+        facecolor="white",
     )
     for (label, row), line in zip(images.items(), axes, strict=True):
         for axis in line:

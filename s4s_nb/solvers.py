@@ -104,16 +104,22 @@ def combine(weights: Float[Tensor, " n"], vectors: list[Tensor]) -> Tensor | flo
     return sum(terms[1:], start=terms[0]) if terms else 0.0
 
 
-def trajectory(denoise: Denoiser, x: Tensor, solver: Solver) -> tuple[list[Tensor], list[Tensor]]:
+def trajectory(
+    denoise: Denoiser, x: Tensor, solver: Solver, known: tuple[list[Tensor], list[Tensor]] = ([], [])
+) -> tuple[list[Tensor], list[Tensor]]:
     """Run the table from x = x_0 and return all states x_0 … x_N and all outputs D_0 … D_{N−1}.
+
+    ``known`` are the first states and outputs, where another table with the same first rows has them
+    already: i + 1 states and as many outputs spare the first i + 1 evaluations.
 
     Raises:
         InputError: if a prediction has another shape than its input, or is not finite.
     """
-    states, outputs = [x], []
-    for i in range(solver.nfe):
-        outputs.append(denoise(solver.kappa[i] * states[i], solver.model_sigmas[i]))
-        check_prediction(outputs[i], x, i, solver)
+    states, outputs = known[0] + ([] if known[0] else [x]), list(known[1])
+    for i in range(len(states) - 1, solver.nfe):
+        if len(outputs) == i:
+            outputs.append(denoise(solver.kappa[i] * states[i], solver.model_sigmas[i]))
+            check_prediction(outputs[i], x, i, solver)
         states.append(combine(solver.A[i], states) + combine(solver.B[i], outputs))
     return states, outputs
 

@@ -73,7 +73,14 @@ def test_form(notebook):
     """Title, objectives ("you can"), needs, time; then exercises with checks and hints, mistakes, reading."""
     prose = text(notebook)
     assert notebook.cells[0].source.startswith("# ")
-    for part in ("after this notebook you can", "you need", "minute", "common mistakes", "exercises", "further reading"):
+    for part in (
+        "after this notebook you can",
+        "you need",
+        "minute",
+        "common mistakes",
+        "exercises",
+        "further reading",
+    ):
         assert part in prose.lower(), part
     checks = sum(cell.source.count("nb.check(") for cell in code(notebook))
     assert checks >= 3
