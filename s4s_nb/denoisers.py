@@ -99,13 +99,18 @@ class GaussianMixture:
         self.means = torch.as_tensor(means, dtype=torch.float64)
         if self.means.ndim != 2:
             raise InputError(f"means must have shape (k, d); got {tuple(self.means.shape)}.")
+        k = len(self.means)
         stds = torch.as_tensor(stds, dtype=torch.float64)
-        stds = stds[:, None] if stds.ndim == 1 else stds
-        self.variances = stds.expand_as(self.means) ** 2
-        weights = torch.ones(len(self.means)) if weights is None else torch.as_tensor(weights)
-        if not (self.variances > 0).all() or not (weights > 0).all():
+        weights = torch.as_tensor([1.0] * k if weights is None else weights, dtype=torch.float64)
+        if stds.shape not in ((k,), self.means.shape) or weights.shape != (k,):
+            raise InputError(
+                f"A mixture of {k} components needs stds of shape ({k},) or {tuple(self.means.shape)} and"
+                f" weights of shape ({k},); got {tuple(stds.shape)} and {tuple(weights.shape)}."
+            )
+        if not (stds > 0).all() or not (weights > 0).all():
             raise InputError("stds and weights of a mixture must be positive.")
-        self.log_weights = (weights / weights.sum()).to(torch.float64).log()
+        self.variances = (stds[:, None] if stds.ndim == 1 else stds).expand_as(self.means) ** 2
+        self.log_weights = (weights / weights.sum()).log()
 
     def _log_joint(self, x: Float[Tensor, "b d"], sigma: Tensor) -> Float[Tensor, "b k"]:
         """log w_k N(x; μ_k, s_k² + σ²) up to the constant −(d/2) log 2π."""

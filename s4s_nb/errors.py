@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -10,8 +11,8 @@ class InputError(ValueError):
     """Bad input; the message says what to do."""
 
 
-def choose(known: Mapping[str, T], name: str, what: str) -> T:
+def choose(known: Mapping[K, T], name: K, what: str) -> T:
     """``known[name]``, or an :class:`InputError` that lists the known names."""
     if name not in known:
-        raise InputError(f"Unknown {what} {name!r}; choose one of: {', '.join(known)}.")
+        raise InputError(f"Unknown {what} {name!r}; choose one of: {', '.join(map(str, known))}.")
     return known[name]

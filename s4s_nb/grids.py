@@ -39,13 +39,14 @@ def _unit(steps: int) -> Tensor:
 
 def karras(steps: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> Grid:
     """Uniform in σ^(1/ρ) (Karras et al. 2022, eq. 5), ending at sigma_min."""
+    check_grid(torch.tensor([sigma_max, sigma_min], dtype=torch.float64))
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return check_grid((high + _unit(steps) * (low - high)) ** rho)
 
 
 def log_snr(steps: int, sigma_max: float, sigma_min: float) -> Grid:
     """Uniform in λ = −log σ, the log signal-to-noise ratio (halved)."""
-    ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64).log()
+    ends = check_grid(torch.tensor([sigma_max, sigma_min], dtype=torch.float64)).log()
     return check_grid((ends[0] + _unit(steps) * (ends[1] - ends[0])).exp())
 
 
@@ -73,7 +74,7 @@ def align_your_steps(levels: Sequence[float] | Tensor, steps: int) -> Grid:
 
 def _in_time(unit: Tensor, sigma_max: float, sigma_min: float, schedule: Schedule, power: float) -> Grid:
     """Uniform in t^(1/power); the ends exact, whatever a round trip through t has rounded."""
-    ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64)
+    ends = check_grid(torch.tensor([sigma_max, sigma_min], dtype=torch.float64))
     first, last = schedule.time(ends) ** (1 / power)
     inner = schedule.level((first + unit[1:-1] * (last - first)) ** power)
     return check_grid(torch.cat([ends[:1], inner, ends[1:]]))

@@ -51,6 +51,8 @@ class Solver:
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        if self.sigmas.ndim != 1 or len(self.sigmas) < 2:
+            raise InputError(f"Solver {self.name!r} needs at least two levels in one dimension.")
         n = self.nfe
         if self.model_sigmas is None:
             object.__setattr__(self, "model_sigmas", self.sigmas[:-1])
@@ -64,8 +66,6 @@ class Solver:
                     f"Solver {self.name!r} has {n} steps, so {key} must have shape {shape};"
                     f" it has {tuple(value.shape)}."
                 )
-        if n < 1 or self.sigmas.ndim != 1:
-            raise InputError(f"Solver {self.name!r} needs at least two levels in one dimension.")
         for key in ("sigmas", *shapes):
             if not torch.isfinite(getattr(self, key)).all():
                 raise InputError(f"Solver {self.name!r} has NaN or infinite numbers in {key}.")
@@ -94,7 +94,10 @@ class Solver:
         tensors, metadata = read_safetensors(path)
         if metadata.get("format") != FORMAT:
             raise InputError(f"{path} is not a solver file of this package ({FORMAT!r}).")
-        return cls(name=metadata["name"], info=json.loads(metadata["info"]), **tensors)
+        try:
+            return cls(name=metadata["name"], info=json.loads(metadata["info"]), **tensors)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} lacks parts of a solver ({error}); write it again.") from None
 
 
 def combine(weights: Float[Tensor, " n"], vectors: list[Tensor]) -> Tensor | float:

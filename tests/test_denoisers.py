@@ -97,6 +97,8 @@ def test_one_component_is_a_gaussian_and_bad_mixtures_are_refused():
     assert torch.allclose(gaussian(x, sigma), expected)
     with pytest.raises(InputError, match="positive"):
         GaussianMixture([[0.0]], [0.0])
+    with pytest.raises(InputError, match=r"weights of shape \(2,\)"):
+        GaussianMixture([[0.0], [1.0]], [1.0, 1.0], torch.tensor([1.0]))
     with pytest.raises(InputError, match=r"\(k, d\)"):
         GaussianMixture([0.0, 1.0], [1.0, 1.0])
 

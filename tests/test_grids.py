@@ -75,5 +75,7 @@ def test_bad_grids(levels, sentence):
 def test_unknown_grid_and_no_steps():
     with pytest.raises(InputError, match="karras, logsnr, uniform, quadratic"):
         make_grid("cosine", 5, 80.0, 0.002, VPLinear())
+    with pytest.raises(InputError, match="negative"):
+        karras(5, 80.0, -0.1)
     with pytest.raises(InputError, match="at least one step"):
         karras(0, 80.0, 0.002)

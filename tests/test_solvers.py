@@ -22,6 +22,7 @@ def changed(**parts) -> Solver:
     "parts, sentence",
     [
         ({"A": torch.eye(4, dtype=F64)}, "must have shape"),
+        ({"sigmas": torch.tensor(1.0, dtype=F64)}, "at least two levels"),
         ({"kappa": torch.ones(2, dtype=F64)}, "must have shape"),
         ({"B": torch.full((3, 3), torch.nan, dtype=F64)}, "NaN"),
         ({"B": torch.ones(3, 3, dtype=F64)}, "lower-triangular"),
@@ -84,6 +85,10 @@ def test_missing_damaged_and_foreign_files(tmp_path):
     (tmp_path / "damaged.safetensors").write_bytes(b"not a table")
     with pytest.raises(InputError, match="damaged"):
         Solver.load(tmp_path / "damaged.safetensors")
+    metadata = {"format": "s4s_nb solver 1", "name": "x", "info": "{}"}
+    write_safetensors(tmp_path / "partial.safetensors", {"sigmas": EULER.sigmas}, metadata)
+    with pytest.raises(InputError, match="lacks parts"):
+        Solver.load(tmp_path / "partial.safetensors")
     write_safetensors(tmp_path / "foreign.safetensors", {"x": torch.zeros(1)}, {})
     with pytest.raises(InputError, match="not a solver file"):
         Solver.load(tmp_path / "foreign.safetensors")

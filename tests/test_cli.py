@@ -1,0 +1,101 @@
+"""The command line: what it prints and writes, and one sentence with status 2 for bad input."""
+
+import json
+
+import pytest
+import torch
+
+from s4s_nb import cli, tour
+from s4s_nb.classic import make_solver
+from s4s_nb.tour import CLASSIC
+from s4s_nb.zoo import load_model
+
+
+def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["s4s-nb", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    printed = capsys.readouterr()
+    return stop.value.code or 0, printed.out, printed.err
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["evaluate", "--model", "mnist"], "Unknown model 'mnist'; choose one of: fashion."),
+        (["evaluate", "--solver", "dpm++"], "Unknown solver 'dpm++'; choose one of: euler"),
+        (["evaluate", "--solver", "euler", "--grid", "linear"], "Unknown grid 'linear'"),
+        (["evaluate", "--solver", "euler", "--nfe", "0"], "at least one evaluation"),
+        (["evaluate", "--solver", "euler", "--samples", "100000"], "can be judged on 2 to 500"),
+        (["evaluate", "--solver", "gone.safetensors"], "There is no file gone.safetensors"),
+        (["evaluate", "--device", "cuda:9"], "cannot be used here"),
+        (["train", "--model", "fashion", "--dataset", "gone.npz"], "gone.npz is no .npz"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(monkeypatch, capsys, arguments, sentence):
+    status, _, error = call(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert error.startswith("s4s-nb: ") and sentence in error
+    assert "Traceback" not in error
+
+
+def test_bad_usage_is_status_2(monkeypatch, capsys):
+    assert call(monkeypatch, capsys, "evaluate", "--nfe", "many")[0] == 2
+    assert call(monkeypatch, capsys, "fly")[0] == 2
+
+
+def test_a_table_that_is_no_solver(monkeypatch, capsys, tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    status, _, error = call(monkeypatch, capsys, "evaluate", "--solver", str(tmp_path / "bad.safetensors"))
+    assert status == 2 and "damaged" in error
+
+
+def test_evaluate_and_sample(monkeypatch, capsys, tmp_path):
+    """A solver file and the classic solver that it holds are judged alike."""
+    model = load_model("fashion")
+    make_solver("ipndm-3", 3, model.grid("karras")).save(tmp_path / "own.safetensors")
+    rows = []
+    for solver in ("ipndm-3", str(tmp_path / "own.safetensors")):
+        options = ["--solver", solver, "--nfe", "3", "--grid", "karras", "--samples", "8"]
+        status, out, _ = call(
+            monkeypatch, capsys, "evaluate", *options, "--json", str(tmp_path / "row.json")
+        )
+        assert status == 0 and "LPIPS to teacher" in out
+        rows.append(json.loads((tmp_path / "row.json").read_text()))
+    assert rows[0]["nfe"] == rows[1]["nfe"] == 3
+    assert rows[0]["lpips"] == rows[1]["lpips"] > 0
+    keys = "model solver kind nfe grid samples rmse lpips fd_real fd_teacher seconds_per_100"
+    assert set(keys.split()) <= set(rows[0])
+    picture = tmp_path / "samples.png"
+    options = ["--solver", "euler", "--nfe", "2", "--count", "3", "--out", str(picture)]
+    assert call(monkeypatch, capsys, "sample", *options)[0] == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_models(monkeypatch, capsys, tmp_path):
+    status, out, _ = call(monkeypatch, capsys, "models", "--json", str(tmp_path / "models.json"))
+    assert status == 0 and "fashion" in out
+    (card,) = json.loads((tmp_path / "models.json").read_text())
+    assert 1.5e6 <= card["parameters"] <= 3e6
+    assert card["teacher_rmse_to_twice_the_steps"] < 0.02
+
+
+def test_a_small_tour(tmp_path):
+    """Few pairs and samples: what is written, and that the learned row belongs to the saved solver."""
+    result = tour.tour(tmp_path, pairs=4, samples=12)
+    assert json.loads((tmp_path / "tour.json").read_text())["rows"] == result["rows"]
+    assert [row["solver"] for row in result["rows"]] == [*CLASSIC, "S4S", "teacher"]
+    assert [row["nfe"] for row in result["rows"]] == [5] * 7 + [40]
+    assert (tmp_path / "tour.png").read_bytes().startswith(b"\x89PNG")
+    from s4s_nb.judge import judge
+    from s4s_nb.solvers import Solver
+
+    solver = Solver.load(tmp_path / "s4s.safetensors")
+    again, _ = judge(load_model("fashion"), solver, 12)
+    assert again["lpips"] == pytest.approx(result["rows"][-2]["lpips"], rel=1e-4)
+
+
+def test_evaluation_starts_from_the_test_noise_itself():
+    model = load_model("fashion")
+    expected = 80.0 * torch.randn(1, 28, 28, generator=torch.Generator().manual_seed(2_000_000))
+    assert torch.equal(model.starts("test", 1)[0], expected)
