@@ -11,7 +11,8 @@ import re
 
 import pytest
 
-NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?(?![\w])")
+# A point that nothing follows ends a sentence ("5 steps of 7.") unless it stands as torch prints: [1., 2.]
+NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d+\.\d+|\.\d+|\d+\.(?=[],eE])|\d+)(?:[eE][-+]?\d+)?")
 TOLERANCE, SMALLEST = 1e-3, 1e-9
 
 
@@ -56,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     if not is_cell(item):
         return
-    item.parent.skip_compare = (*item.parent.skip_compare, "stderr", "text/html")
+    item.parent.skip_compare = {*item.parent.skip_compare, "stderr", "text/html"}
     item.output_timeout = 60  # nbval's own 5 s are too few for a busy machine
     tags = [t for t in item.cell.metadata.get("tags", []) if t.startswith("tol-")]
     item.sanitize = tolerant(float(tags[0].removeprefix("tol-")) if tags else TOLERANCE)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from s4s_nb.errors import InputError
 from s4s_nb.files import replace_file
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -21,12 +23,24 @@ STUB = r'\1raise NotImplementedError("your turn")'
 
 
 def execute(path: Path) -> None:
-    """Run a notebook in a fresh kernel beside its file and store it, normalised."""
+    """Run a notebook in a fresh kernel beside its file and store it, normalised.
+
+    Raises:
+        InputError: no such file; or a cell raised or took over 180 s, then the file stays as it was.
+    """
     os.environ["S4S_NB_STATIC"] = "1"
+    if not path.exists():
+        raise InputError(f"There is no notebook {path}; check the name.")
     notebook = nbformat.read(path, as_version=4)
     started = time.perf_counter()
     resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=180, kernel_name="python3", resources=resources).execute()
+    try:
+        NotebookClient(notebook, timeout=180, kernel_name="python3", resources=resources).execute()
+    except CellExecutionError as error:
+        reason = f"a cell raised {error.ename}: {error.evalue}\n\n{error}"
+        raise InputError(f"{path.name} was left as it was, because {reason}") from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        raise InputError(f"{path.name} was left as it was: {error}") from None
     seconds = round(time.perf_counter() - started)
     write(path, normalise(notebook, seconds))
     print(f"{path.name}: {seconds} s")
@@ -76,12 +90,15 @@ def write(path: Path, notebook: NotebookNode) -> None:
 
 
 def main() -> None:
-    """Refresh the notebooks named on the command line, or all."""
+    """Refresh the notebooks named on the command line, or all; student/ stands beside each."""
     paths = [Path(p).resolve() for p in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb"))
     for path in paths:
-        execute(path)
+        try:
+            execute(path)
+        except InputError as error:
+            sys.exit(str(error))
         student = student_edition(nbformat.read(path, as_version=4))
-        write(NOTEBOOKS / "student" / path.name, student)
+        write(path.parent / "student" / path.name, student)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from s4s_nb.classic import make_solver
 from s4s_nb.distances import lpips_distance
 from s4s_nb.families import linear_multistep_family
 from s4s_nb.files import replace_file, write_json
-from s4s_nb.judge import judge, judge_teacher, reference
 from s4s_nb.gauss_newton import learn_gauss_newton
+from s4s_nb.judge import judge, judge_teacher, reference
 from s4s_nb.learn import Learned
 from s4s_nb.plots import image_grid
 from s4s_nb.teachers import Pairs, run
