@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from PIL import Image
 from torch import Tensor
 
@@ -27,7 +28,7 @@ def use_style() -> None:
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
             "savefig.facecolor": "white",
-            "axes.prop_cycle": plt.cycler(color=COLOURS) + plt.cycler(linestyle=DASHES),
+            "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
@@ -59,8 +60,9 @@ def show(figure: Figure, alt: str) -> None:
 
 def table_picture(*solvers: Solver) -> Figure:
     """A above B for each solver, as heat maps around 0; rows are steps, columns the levels behind."""
-    columns = len(solvers)
-    figure, axes = plt.subplots(2, columns, figsize=(0.6 + 2.6 * columns, 5.0), squeeze=False)
+    side = max(2.5, *(0.36 * solver.nfe for solver in solvers))
+    size = (0.6 + (side + 0.1) * len(solvers), 2 * side)
+    figure, axes = plt.subplots(2, len(solvers), figsize=size, squeeze=False)
     for column, solver in zip(axes.T, solvers, strict=True):
         for axis, key in zip(column, "AB", strict=True):
             heat_map(axis, getattr(solver, key).detach().numpy(), numbers=solver.nfe <= 8)
@@ -106,7 +108,7 @@ def image_grid(images: dict[str, Tensor], side: float = 0.75) -> Figure:
         for axis, image in zip(line, row, strict=False):
             axis.imshow(as_pixels(image), cmap="gray", vmin=0, vmax=1)
         line[0].text(-0.12, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
     return figure
 
 

@@ -57,6 +57,8 @@ def normalise(notebook: NotebookNode, seconds: int) -> NotebookNode:
         cell.id = f"cell-{number:03d}"
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
+            for output in cell.outputs:  # of a progress bar its text stays
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             cell.outputs = joined([o for o in cell.outputs if o.get("name") != "stderr"])
     return notebook
 
