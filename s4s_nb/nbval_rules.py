@@ -74,5 +74,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = yield
     if is_cell(item) and report.failed:
-        setattr(item.parent, "has_failed", True)
+        notebook: Any = item.parent
+        notebook.has_failed = True
     return report

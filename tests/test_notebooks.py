@@ -74,7 +74,7 @@ def test_outputs_are_compared(notebook):
 def test_no_trace_of_the_machine(path, notebook):
     source = path.read_text(encoding="utf-8")
     assert not re.search(r"(?<![\w.:/])/(home|root|tmp|Users|work|usr)/\w", source)
-    assert path.stat().st_size < 2.5e6
+    assert path.stat().st_size < 1.5e6
 
 
 MINUTES = {"half a": 0.5, "a": 1, "one": 1, "two": 2, "three": 3}
