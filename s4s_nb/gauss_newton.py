@@ -40,7 +40,6 @@ def normal_equations(
     Parameters are O(1) by construction, so one step size serves all. A parameter of step i costs the
     evaluations after step i alone: what comes before is taken from the undisturbed trajectory.
     """
-
     base = family.table(parameters)
     states, outputs = trajectory(denoise, pairs.starts, base)
     target = embed(pairs.targets)
@@ -56,7 +55,7 @@ def normal_equations(
         end = trajectory(denoise, pairs.starts, table, known)[0][-1]
         columns.append((residual(end) - r) / DIFFERENCE)
     J = torch.stack(columns)
-    return (J @ J.T).double(), (J @ r).double()
+    return (J @ J.T).double().cpu(), (J @ r).double().cpu()  # the parameters live there
 
 
 @torch.no_grad()

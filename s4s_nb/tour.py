@@ -119,7 +119,7 @@ def as_table(rows: list[dict]) -> str:
 
 
 def summary(result: dict) -> str:
-    """S4S against the best classic solver of each column, in two sentences."""
+    """S4S against the best classic solver of each column, and both against the real floor."""
     rows = pd.DataFrame(result["rows"]).set_index("solver")
     best = rows[rows["kind"] == "classical"]
     s4s, teacher = rows.loc["S4S"], rows.loc["teacher"]

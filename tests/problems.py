@@ -1,10 +1,9 @@
-"""What the tests of solvers share: exact problems, a fake network, grids, reference solutions."""
+"""What the tests of solvers share: an exact mixture, a fake network, grids."""
 
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from s4s_nb.denoisers import Denoiser, GaussianMixture
+from s4s_nb.denoisers import GaussianMixture
 from s4s_nb.grids import log_snr
 
 F64 = torch.float64
@@ -43,18 +42,3 @@ def graded_grid(steps: int) -> Tensor:
     doubling = 0.5 ** torch.arange(GRADING, 0, -1, dtype=F64)
     first = coarse[0] * (coarse[1] / coarse[0]) ** doubling
     return torch.cat([coarse[:1], first, coarse[1:]])
-
-
-def reference(
-    denoise: Denoiser, x: Tensor, sigma_max: float, sigma_min: float, rtol: float = 1e-12
-) -> Tensor:
-    """The end of dx/d log σ = x − D, solved adaptively in a clock that the package does not use."""
-
-    def slope(log_sigma: float, flat) -> object:
-        state = torch.from_numpy(flat.copy()).reshape(x.shape)
-        sigma = torch.tensor(log_sigma, dtype=F64).exp()
-        return (state - denoise(state, sigma)).numpy().ravel()
-
-    ends = torch.tensor([sigma_max, sigma_min], dtype=F64).log().tolist()
-    solution = solve_ivp(slope, ends, x.numpy().ravel(), "DOP853", rtol=rtol, atol=rtol / 10)
-    return torch.from_numpy(solution.y[:, -1]).reshape(x.shape)
