@@ -12,12 +12,18 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random in the command.")]
+Model = Annotated[str, typer.Option(help="Name of a bundled setting.")]
+Name = Annotated[str, typer.Option("--solver", help="A classic solver, 'teacher', or a solver file.")]
+Nfe = Annotated[int, typer.Option(help="Evaluations of the denoiser, for a classic solver.")]
+GridName = Annotated[str, typer.Option("--grid", help="karras, logsnr, uniform, quadratic.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 
 
 @app.command()
 def tour(
     out: Annotated[Path, typer.Option(help="Folder for picture, table and solver.")] = Path("runs/tour"),
+    model: Model = "fashion",
+    grid: GridName = "logsnr",
     device: Device = "cpu",
     json: Json = None,
 ) -> None:
@@ -26,7 +32,7 @@ def tour(
     from s4s_nb.tour import as_table, summary
     from s4s_nb.tour import tour as run_tour
 
-    result = run_tour(out, device=check_device(device))
+    result = run_tour(out, model, grid=grid, device=check_device(device))
     if json:
         write_json(json, result)
     typer.echo("\n" + as_table(result["rows"]) + "\n\n" + summary(result))
@@ -38,63 +44,62 @@ def tour(
 
 @app.command()
 def models(json: Json = None) -> None:
-    """What is bundled, and how good it is."""
+    """What is bundled, and how good it is; milliseconds are measured on this machine."""
     from s4s_nb.files import write_json
-    from s4s_nb.zoo import cards
+    from s4s_nb.listing import as_text, listing
 
-    rows = cards()
+    rows = listing()
     if json:
         write_json(json, rows)
-    for row in rows:
-        typer.echo("\n".join(f"{key:>24}  {value}" for key, value in row.items()))
+    typer.echo(as_text(rows))
 
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Option(help="Name of a bundled model.")],
+    model: Annotated[str, typer.Option(help="Name of a bundled network.")],
     dataset: Annotated[Path | None, typer.Option(help="Local .npz; fetched when left out.")] = None,
     state: Annotated[Path | None, typer.Option(help="Where progress is kept, to resume from.")] = None,
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
-    """Train a bundled model from its image set and write its files of data/; resumable."""
-    from s4s_nb.zoo import train_model
+    """Train a bundled network from its image set and write its files of data/.
+
+    Resumable; several GPUs by torchrun --nproc-per-node N -m s4s_nb.cli train --model …
+    """
+    from s4s_nb.bundling import train_network
 
     state = state or Path("runs/train") / f"{model}.safetensors"
-    train_model(model, dataset, state, check_device(device), seed)
+    train_network(model, dataset, state, check_device(device), seed)
 
 
 @app.command()
 def sample(
     out: Annotated[Path, typer.Option(help="The PNG to write.")],
-    model: Annotated[str, typer.Option(help="Name of a bundled model.")] = "fashion",
-    solver: Annotated[str, typer.Option(help="A classic solver, 'teacher', or a solver file.")] = "teacher",
-    nfe: Annotated[int, typer.Option(help="Evaluations, for a classic solver.")] = 5,
-    grid: Annotated[str, typer.Option(help="karras, logsnr, uniform, quadratic.")] = "logsnr",
+    model: Model = "fashion",
+    solver: Name = "teacher",
+    nfe: Nfe = 5,
+    grid: GridName = "logsnr",
     count: Annotated[int, typer.Option(help="How many images.")] = 100,
     device: Device = "cpu",
 ) -> None:
     """Write a picture of samples from the test noises, ten a row."""
-    from torchvision.utils import save_image
-
-    from s4s_nb.files import replace_file
+    from s4s_nb.plots import save_samples
     from s4s_nb.teachers import run
     from s4s_nb.zoo import load_model
 
     loaded = load_model(model, check_device(device))
     table = loaded.solver(solver, nfe, grid)
-    images = run(loaded.denoise, loaded.starts("test", count), table, title=table.name)
-    pixels = images.clamp(-1, 1) / 2 + 0.5
-    replace_file(out, lambda path: save_image(pixels, path, nrow=10, format="png"))
+    starts, labels = loaded.starts("test", count), loaded.labels(count)
+    save_samples(out, loaded.images(run(loaded.denoise, starts, table, labels, title=table.name)))
     typer.echo(f"{count} samples of {table.name} at {table.nfe} NFE are in {out}.")
 
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="Name of a bundled model.")] = "fashion",
-    solver: Annotated[str, typer.Option(help="A classic solver, 'teacher', or a solver file.")] = "teacher",
-    nfe: Annotated[int, typer.Option(help="Evaluations, for a classic solver.")] = 5,
-    grid: Annotated[str, typer.Option(help="karras, logsnr, uniform, quadratic.")] = "logsnr",
+    model: Model = "fashion",
+    solver: Name = "teacher",
+    nfe: Nfe = 5,
+    grid: GridName = "logsnr",
     samples: Annotated[int, typer.Option(help="How many test noises.")] = 500,
     device: Device = "cpu",
     json: Json = None,

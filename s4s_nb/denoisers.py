@@ -26,6 +26,12 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor: ...
 
 
+class Conditional(Protocol):
+    """What has a denoiser for every condition: ``given(labels)``, one label a sample."""
+
+    def given(self, labels: Tensor) -> Denoiser: ...
+
+
 def from_data(net: Network, schedule: Schedule) -> Denoiser:
     """D = net(α x, t): a network that predicts the clean image."""
 
@@ -55,6 +61,10 @@ def from_velocity(net: Network, schedule: Schedule) -> Denoiser:
     return denoise
 
 
+ADAPTERS = {"data": from_data, "noise": from_noise, "velocity": from_velocity}
+"""By what the network predicts."""
+
+
 def guided(conditional: Denoiser, unconditional: Denoiser, guidance_scale: float) -> Denoiser:
     """D = D_u + w (D_c − D_u), classifier-free guidance (Ho and Salimans 2022, eq. 6, w = 1 + their w).
 
@@ -70,14 +80,14 @@ def guided(conditional: Denoiser, unconditional: Denoiser, guidance_scale: float
 
 @dataclass
 class Counted:
-    """A denoiser that counts its calls: NFE is measured where the network is, never declared."""
+    """A network or denoiser that counts its calls: NFE is measured where it is spent, never declared."""
 
-    denoise: Denoiser
+    call: Callable[..., Tensor]
     nfe: int = 0
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         self.nfe += 1
-        return self.denoise(x, sigma)
+        return self.call(*inputs)
 
 
 class GaussianMixture:

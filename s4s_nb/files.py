@@ -90,6 +90,7 @@ def sha256(path: Path) -> str:
 def bundle(name: str, origin: str, licence: str) -> None:
     """Enter (or renew) a file of ``data/`` in the manifest."""
     path = DATA / name
+    manifest.cache_clear()  # another process may have entered its own
     entries = manifest() if (DATA / "MANIFEST.json").exists() else {}
     entries[name] = {
         "sha256": sha256(path),

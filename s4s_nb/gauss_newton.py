@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from s4s_nb.denoisers import Denoiser
+from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.errors import InputError
 from s4s_nb.families import Family
 from s4s_nb.learn import Learned
 from s4s_nb.solvers import sample, trajectory
-from s4s_nb.teachers import Pairs
+from s4s_nb.teachers import Pairs, bound
 
 Embedding = Callable[[Tensor], Tensor]
 """Images (b, …) → vectors (b, p) whose squared distance is the distance to be learned by."""
@@ -33,14 +33,14 @@ DIFFERENCE = 0.01
 
 @torch.no_grad()
 def normal_equations(
-    denoise: Denoiser, family: Family, parameters: Tensor, pairs: Pairs, embed: Embedding
+    denoise: Denoiser | Conditional, family: Family, parameters: Tensor, pairs: Pairs, embed: Embedding
 ) -> tuple[Tensor, Tensor]:
     """JᵀJ (m, m) and Jᵀr (m,) of a batch, J by forward differences of step 0.01.
 
     Parameters are O(1) by construction, so one step size serves all. A parameter of step i costs the
     evaluations after step i alone: what comes before is taken from the undisturbed trajectory.
     """
-    base = family.table(parameters)
+    denoise, base = bound(denoise, pairs.labels), family.table(parameters)
     states, outputs = trajectory(denoise, pairs.starts, base)
     target = embed(pairs.targets)
 
@@ -60,18 +60,18 @@ def normal_equations(
 
 @torch.no_grad()
 def mean_distance(
-    denoise: Denoiser, family: Family, parameters: Tensor, pairs: Pairs, embed: Embedding
+    denoise: Denoiser | Conditional, family: Family, parameters: Tensor, pairs: Pairs, embed: Embedding
 ) -> float:
     """Mean ‖e(x) − e(y)‖² of the end points; infinity where the solver blows up."""
     try:
-        ends = sample(denoise, pairs.starts, family.table(parameters))
+        ends = sample(bound(denoise, pairs.labels), pairs.starts, family.table(parameters))
     except InputError:
         return float("inf")
     return float((embed(ends) - embed(pairs.targets)).square().sum(1).mean())
 
 
 def learn_gauss_newton(
-    denoise: Denoiser,
+    denoise: Denoiser | Conditional,
     family: Family,
     train: Pairs,
     validation: Pairs,
@@ -95,10 +95,7 @@ def learn_gauss_newton(
     history = [(0, mean_distance(denoise, family, parameters, validation, embed))]
     bar = tqdm(total=iterations, desc=f"S4S from {family.start}", disable=not progress)
     for iteration in range(1, iterations + 1):
-        parts = [
-            normal_equations(denoise, family, parameters, Pairs(x, y), embed)
-            for x, y in zip(train.starts.split(batch), train.targets.split(batch), strict=True)
-        ]
+        parts = [normal_equations(denoise, family, parameters, part, embed) for part in train.split(batch)]
         JJ, Jr = (torch.stack(p).sum(0) for p in zip(*parts, strict=True))
         steps = [torch.linalg.solve(JJ + mu * torch.diag(JJ.diag()), -Jr) for mu in DAMPINGS]
         values = [mean_distance(denoise, family, parameters + s, validation, embed) for s in steps]

@@ -13,7 +13,7 @@ from s4s_nb.files import bundled, read_safetensors
 from s4s_nb.metrics import Moments, features, frechet_distance, moments
 from s4s_nb.solvers import Solver
 from s4s_nb.teachers import run
-from s4s_nb.zoo import ImageModel
+from s4s_nb.zoo import ImageModel, load_model
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,14 @@ class Reference:
     """What a setting is judged against; ``data/NAME_reference.safetensors``.
 
     real: moments of the features of all real test images. floor: features of real training images,
-    whose distance to ``real`` at the same count is what a perfect sampler would get. teacher: end
-    points of the teacher from test noises 0, 1, …
+    whose distance to ``real`` at the same count is what a perfect sampler would get. teacher: images
+    of the teacher from test noises 0, 1, … neighbours: the training images nearest to the first ones.
     """
 
     real: Moments
     floor: Tensor
     teacher: Tensor
+    neighbours: Tensor
 
     @property
     def limit(self) -> int:
@@ -36,8 +37,8 @@ class Reference:
 
     @cached_property
     def teacher_features(self) -> Tensor:
-        """Features of all the teacher's end points; the first n belong to the first n noises."""
-        return features(self.teacher.float())
+        """Features of all the teacher's images; the first n belong to the first n noises."""
+        return features(self.teacher)
 
     def floor_distance(self, count: int) -> float:
         """Fréchet distance of ``count`` real training images to the real test images."""
@@ -49,7 +50,8 @@ def reference(name: str) -> Reference:
     """The reference of a setting, read from ``data/`` and checked against the manifest."""
     t, _ = read_safetensors(bundled(f"{name}_reference.safetensors"))
     real = t["real_mean"].double(), t["real_covariance"].double()
-    return Reference(real, t["floor"].double(), t["teacher"])
+    teacher = load_model(name).images(t["teacher"].float())
+    return Reference(real, t["floor"].double(), teacher, t["neighbours"])
 
 
 def judge(
@@ -57,22 +59,23 @@ def judge(
 ) -> tuple[dict, Tensor]:
     """Sample from x_T of the test noises (never from a relaxed start) and measure.
 
-    Returns the row (nfe as counted at the network, rmse and lpips to the teacher's end points of
-    the same noises, fd_real and fd_teacher, seconds_per_100) and the images.
+    Returns the row (nfe as counted at the network, of which guidance takes two an evaluation; rmse
+    and lpips to the teacher's images of the same noises, fd_real and fd_teacher, seconds_per_100)
+    and the images.
 
     Raises:
         InputError: more samples than the stored teacher has, or fewer than two.
     """
-    target = check_count(model, samples).teacher[:samples].float().to(model.device)
+    check_count(model, samples)
     batch = min(100, samples)
-    starts = model.starts("test", samples)
-    model.denoise.nfe = 0
+    starts, labels = model.starts("test", samples), model.labels(samples)
+    model.network.nfe = 0
     started = time.perf_counter()
-    images = run(model.denoise, starts, solver, batch, title)
+    images = model.images(run(model.denoise, starts, solver, labels, batch, title), batch)
     seconds = time.perf_counter() - started
     row = {
-        "nfe": model.denoise.nfe // -(-samples // batch),
-        **compare(model, images, target),
+        "nfe": model.network.nfe // -(-samples // batch),
+        **compare(model, images),
         "seconds_per_100": 100 * seconds / samples,
     }
     return row, images
@@ -80,18 +83,16 @@ def judge(
 
 def check_count(model: ImageModel, samples: int) -> Reference:
     """The model's reference, if it has that many teacher samples."""
-    ref = reference(model.setting.name)
+    ref = reference(model.name)
     if not 2 <= samples <= ref.limit:
-        raise InputError(
-            f"{model.setting.name} can be judged on 2 to {ref.limit} samples; asked for {samples}."
-        )
+        raise InputError(f"{model.name} can be judged on 2 to {ref.limit} samples; asked for {samples}.")
     return ref
 
 
-def compare(model: ImageModel, images: Tensor, target: Tensor) -> dict:
-    """Distances of images to the teacher's of the same noises and to the real ones."""
-    samples = len(images)
-    ref = reference(model.setting.name)
+def compare(model: ImageModel, images: Tensor) -> dict:
+    """Distances of images from the first test noises to the teacher's and to the real ones."""
+    samples, ref = len(images), reference(model.name)
+    target = ref.teacher[:samples].to(images)
     lpips = torch.cat(per_batch(lpips_distance(model.device), images, target)).cpu()
     f = features(images)
     teacher = moments(ref.teacher_features[:samples])
@@ -107,7 +108,7 @@ def compare(model: ImageModel, images: Tensor, target: Tensor) -> dict:
 
 
 def judge_teacher(model: ImageModel, samples: int = 500) -> dict:
-    """The teacher's own row: its stored end points against the real images, timed on 100 noises."""
+    """The teacher's own row: its stored images against the real ones, timed on 100 noises."""
     ref = check_count(model, samples)
     timed, _ = judge(model, model.teacher(), min(100, samples), title="teacher")
     f = ref.teacher_features[:samples]

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from s4s_nb.denoisers import Denoiser
+from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.errors import InputError
 from s4s_nb.families import Family
 from s4s_nb.solvers import Solver, sample
-from s4s_nb.teachers import Pairs
+from s4s_nb.teachers import Pairs, bound
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -35,13 +35,16 @@ class Learned:
     history: list[tuple[int, float]]
 
 
-def end_point_loss(denoise: Denoiser, solver: Solver, pairs: Pairs, distance: Distance) -> Tensor:
+def end_point_loss(
+    denoise: Denoiser | Conditional, solver: Solver, pairs: Pairs, distance: Distance
+) -> Tensor:
     """Mean distance of the solver's end points to the teacher's."""
-    return distance(sample(denoise, pairs.starts, solver), pairs.targets).mean()
+    ends = sample(bound(denoise, pairs.labels), pairs.starts, solver)
+    return distance(ends, pairs.targets).mean()
 
 
 def learn_s4s(
-    denoise: Denoiser,
+    denoise: Denoiser | Conditional,
     family: Family,
     train: Pairs,
     validation: Pairs,
@@ -73,8 +76,7 @@ def learn_s4s(
     bar = tqdm(total=updates, desc=f"S4S from {family.start}", disable=not progress, mininterval=1)
     for _ in range(epochs):
         for chosen in torch.randperm(len(train), generator=generator).split(batch):
-            part = Pairs(train.starts[chosen], train.targets[chosen])
-            loss = end_point_loss(denoise, family.table(parameters), part, distance)
+            loss = end_point_loss(denoise, family.table(parameters), train[chosen], distance)
             if not torch.isfinite(loss):
                 raise InputError(
                     f"The loss became {loss.item()} at update {cosine.last_epoch}; lower the learning rate."
@@ -111,11 +113,7 @@ def learn_s4s(
 @torch.no_grad()
 def _validate(denoise, family, parameters, validation: Pairs, distance, batch: int = 50) -> float:
     """Mean distance on all validation pairs."""
-    total = 0.0
-    for starts, targets in zip(
-        validation.starts.split(batch), validation.targets.split(batch), strict=True
-    ):
-        part = Pairs(starts, targets)
-        solver = family.table(parameters)
-        total += float(end_point_loss(denoise, solver, part, distance)) * len(part)
+    solver = family.table(parameters)
+    parts = validation.split(batch)
+    total = sum(float(end_point_loss(denoise, solver, p, distance)) * len(p) for p in parts)
     return total / len(validation)

@@ -1,6 +1,7 @@
 """One figure style, pictures with alt text, and the pictures that several notebooks share."""
 
 import io
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,8 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 from PIL import Image
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from s4s_nb.errors import InputError
+from s4s_nb.files import replace_file
 from s4s_nb.solvers import Solver
 
 # Okabe and Ito's colours, told apart by colour-blind readers; markers and dashes survive grey print.
@@ -116,3 +119,11 @@ def as_pixels(image: Tensor) -> np.ndarray:
     """(c, h, w) in [−1, 1] → (h, w) or (h, w, 3) in [0, 1]."""
     pixels = (image.detach().float().cpu().clamp(-1, 1) + 1) / 2
     return pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
+
+
+def save_samples(path: Path, images: Tensor, columns: int = 10) -> None:
+    """Write images in [−1, 1] as one PNG of 256 colours, ``columns`` a row."""
+    sheet = make_grid(images.cpu().clamp(-1, 1) / 2 + 0.5, nrow=columns, padding=2, pad_value=1.0)
+    picture = Image.fromarray((255 * as_pixels(2 * sheet - 1)).round().astype(np.uint8))
+    picture = picture.quantize(256, dither=Image.Dither.NONE)
+    replace_file(path, lambda p: picture.save(p, "PNG", optimize=True))

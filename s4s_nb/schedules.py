@@ -16,7 +16,7 @@ from s4s_nb.errors import InputError
 
 
 class Schedule(Protocol):
-    """The four maps that a process needs; all work elementwise on tensors."""
+    """The maps that a process needs; all work elementwise on tensors."""
 
     def level(self, t: Tensor) -> Tensor:
         """σ̃(t) = σ_t / α_t."""
@@ -30,8 +30,12 @@ class Schedule(Protocol):
         """α at a level: x_t = α x̃."""
         ...
 
+    def velocity(self, data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """v = α' x_0 + σ' ε, the target of a velocity-predicting network."""
+        ...
+
     def data_from_velocity(self, x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-        """D from native state x_t = α x_0 + σ ε and velocity v = α' x_0 + σ' ε."""
+        """D from native state x_t = α x_0 + σ ε and velocity v, the inverse of :meth:`velocity`."""
         ...
 
 
@@ -48,8 +52,12 @@ class VE:
     def alpha(self, sigma: Tensor) -> Tensor:
         return torch.ones_like(sigma)
 
+    def velocity(self, data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """v = dx/dσ = ε."""
+        return noise
+
     def data_from_velocity(self, x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-        """v = dx/dσ = ε, so D = x − σ v."""
+        """D = x − σ v."""
         return x - sigma * v
 
 
@@ -59,8 +67,12 @@ class _VariancePreserving:
     def alpha(self, sigma: Tensor) -> Tensor:
         return torch.rsqrt(1 + sigma**2)
 
+    def velocity(self, data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """v = α ε − σ x_0, the derivative in the angle arctan σ̃ (Salimans and Ho 2022, appendix D)."""
+        return self.alpha(sigma) * (noise - sigma * data)
+
     def data_from_velocity(self, x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-        """v = α ε − σ x_0, so D = α x − σ v (Salimans and Ho 2022, appendix D)."""
+        """D = α x − σ v."""
         alpha = self.alpha(sigma)
         return alpha * (x - sigma * v)
 
@@ -163,6 +175,10 @@ class Flow:
     def alpha(self, sigma: Tensor) -> Tensor:
         return 1 / (1 + sigma)
 
+    def velocity(self, data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """v = ε − x_0."""
+        return noise - data
+
     def data_from_velocity(self, x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-        """v = ε − x_0, so D = x − t v."""
+        """D = x − t v."""
         return x - self.time(sigma) * v

@@ -1,13 +1,14 @@
 """Teacher trajectories: pairs of a noise and the end point that a many-step solver gives it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from s4s_nb.denoisers import Denoiser
+from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.errors import InputError, choose
 from s4s_nb.solvers import Solver, sample
 
@@ -29,19 +30,43 @@ def seeded_noise(split: str, count: int, shape: tuple[int, ...], first: int = 0)
 
 @dataclass(frozen=True)
 class Pairs:
-    """Starts x_T at level σ_0 and the teacher's end points, both (n, …)."""
+    """Starts x_T at level σ_0, the teacher's end points, and each sample's label where it has one."""
 
     starts: Float[Tensor, "n ..."]
     targets: Float[Tensor, "n ..."]
+    labels: Int[Tensor, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
 
+    def __getitem__(self, chosen: slice | Tensor) -> "Pairs":
+        """Some of the pairs, by slice or by index."""
+        labels = None if self.labels is None else self.labels[chosen]
+        return Pairs(self.starts[chosen], self.targets[chosen], labels)
+
+    def split(self, batch: int) -> Iterator["Pairs"]:
+        """The pairs in order, at most ``batch`` at a time."""
+        return (self[first : first + batch] for first in range(0, len(self), batch))
+
+
+def bound(denoise: Denoiser | Conditional, labels: Tensor | None) -> Denoiser:
+    """The denoiser of samples with these labels; without labels it is ``denoise`` itself."""
+    return denoise if labels is None else denoise.given(labels)
+
 
 @torch.inference_mode()
 def run(
-    denoise: Denoiser, starts: Tensor, solver: Solver, batch: int = 100, title: str | None = None
+    denoise: Denoiser | Conditional,
+    starts: Tensor,
+    solver: Solver,
+    labels: Tensor | None = None,
+    batch: int = 100,
+    title: str | None = None,
 ) -> Tensor:
     """End points of ``solver`` from many starts, batch by batch, with a bar if it has a title."""
-    parts = tqdm(starts.split(batch), desc=title, disable=title is None, mininterval=1)
-    return torch.cat([sample(denoise, x, solver) for x in parts])
+    ends = []
+    parts = [slice(first, first + batch) for first in range(0, len(starts), batch)]
+    for part in tqdm(parts, desc=title, disable=title is None, mininterval=1):
+        given = bound(denoise, None if labels is None else labels[part])
+        ends.append(sample(given, starts[part], solver))
+    return torch.cat(ends)

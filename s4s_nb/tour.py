@@ -8,14 +8,12 @@ import pandas as pd
 from torch import Tensor
 
 from s4s_nb.classic import make_solver
-from s4s_nb.distances import lpips_distance
 from s4s_nb.families import linear_multistep_family
 from s4s_nb.files import replace_file, write_json
 from s4s_nb.gauss_newton import learn_gauss_newton
 from s4s_nb.judge import judge, judge_teacher, reference
 from s4s_nb.learn import Learned
 from s4s_nb.plots import image_grid
-from s4s_nb.teachers import Pairs, run
 from s4s_nb.zoo import ImageModel, load_model
 
 # Solvers as they are used: below 15 steps diffusers lowers the order of these three at the end, without
@@ -42,26 +40,18 @@ COLUMNS = {
 }
 
 
-def teacher_pairs(model: ImageModel, split: str, count: int) -> Pairs:
-    """``count`` starts of a split with the teacher's end points."""
-    starts = model.starts(split, count)
-    return Pairs(starts, run(model.denoise, starts, model.teacher(), title=f"teacher, {split}"))
-
-
 def learn_for(model: ImageModel, nfe: int, grid: str, start: str, pairs: int) -> Learned:
     """S4S around ``start``: teacher pairs, half as many more to validate on, then Gauss–Newton."""
-    train = teacher_pairs(model, "train", pairs)
-    validation = teacher_pairs(model, "validation", pairs // 2)
+    train, validation = model.pairs("train", pairs), model.pairs("validation", pairs // 2)
     family = linear_multistep_family(start, model.grid(grid)(nfe))
-    embed = lpips_distance(model.device).embed
-    return learn_gauss_newton(model.denoise, family, train, validation, embed)
+    return learn_gauss_newton(model.denoise, family, train, validation, model.embed)
 
 
 def tour(
     out: Path,
     model_name: str = "fashion",
     nfe: int = 5,
-    grid: str = "quadratic",
+    grid: str = "logsnr",
     start: str = "dpmpp-2m",
     pairs: int = 80,
     samples: int = 500,
@@ -84,7 +74,7 @@ def tour(
     teacher_grid = model.setting.teacher_grid
     names = {"model": model_name, "solver": "teacher", "kind": "teacher", "grid": teacher_grid}
     rows.append(names | judge_teacher(model, samples))
-    images["teacher"] = reference(model_name).teacher[:PICTURES].float()
+    images["teacher"] = reference(model_name).teacher[:PICTURES]
     result = {
         "rows": rows,
         "floor_fd_real": reference(model_name).floor_distance(samples),

@@ -1,43 +1,22 @@
-"""Training of the bundled image models: resumable to the bit, EMA weights, one file of state."""
+"""Training of the bundled networks: resumable to the bit, EMA weights, one file of state."""
 
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from s4s_nb.distributed import average_gradients, world
 from s4s_nb.files import read_safetensors, write_safetensors
-from s4s_nb.unet import EDM
 
-SAVE_EVERY_SECONDS = 60
+SAVE_EVERY_SECONDS = 45
 
-
-def edm_loss(
-    model: EDM,
-    images: Float[Tensor, "b c h w"],
-    labels: Int[Tensor, " b"],
-    generator: torch.Generator,
-    label_dropout: float = 0.1,
-    p_mean: float = -0.8,
-    p_std: float = 1.4,
-) -> Float[Tensor, ""]:
-    """E λ(σ) ‖D(x₀ + σε, σ) − x₀‖² with ln σ ~ N(p_mean, p_std²), λ = (σ² + σ_d²)/(σ σ_d)².
-
-    Karras et al. 2022, eq. 2 and table 1; mean over pixels. A label is dropped with probability
-    ``label_dropout``, so that one network serves conditional and unconditional sampling.
-    """
-    b = len(images)
-    sigma = (p_mean + p_std * torch.randn(b, generator=generator)).exp().to(images.device)
-    noise = torch.randn(images.shape, generator=generator).to(images.device)
-    drop = (torch.rand(b, generator=generator) < label_dropout).to(images.device)
-    labels = torch.where(drop, model.net.classes, labels)
-    denoised = model(images + sigma[:, None, None, None] * noise, sigma, labels)
-    weight = (sigma**2 + model.sigma_data**2) / (sigma * model.sigma_data) ** 2
-    return (weight * (denoised - images).square().mean(dim=(1, 2, 3))).mean()
+Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+"""(network, images (b, …), labels (b,), generator of all randomness) → a scalar."""
 
 
 def learning_rate(progress: float, peak: float = 1e-3, warmup: float = 0.02) -> float:
@@ -56,9 +35,10 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 def train(
-    model: EDM,
+    model: nn.Module,
     images: Tensor,
     labels: Tensor,
+    loss_of: Loss,
     state_file: Path,
     total_images: int,
     batch: int = 64,
@@ -67,10 +47,15 @@ def train(
 ) -> tuple[dict[str, Tensor], dict]:
     """Train ``model`` until ``total_images`` were seen; its EMA weights and a record of the run.
 
-    Progress is saved to ``state_file`` every minute; a run that finds the file goes on from there.
+    Progress is saved to ``state_file`` every 45 seconds; a run that finds the file goes on from there.
     Every step draws its batch, noise and dropped labels from a generator seeded by the step, so an
-    interrupted run ends with the same bits as an uninterrupted one (on the CPU).
+    interrupted run ends with the same bits as an uninterrupted one (on the CPU). Under ``torchrun``
+    every process takes its share of the batch.
+
+    Args:
+        images: uint8 pixels, which are scaled to [−1, 1], or latents, which are taken as they are.
     """
+    rank, processes = world(device)
     dev = torch.device(device)
     model.to(dev, memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -78,20 +63,25 @@ def train(
     record = load_state(state_file, model, ema, optimizer)
     steps, before = total_images // batch, record["seconds"]
     started = saved = time.monotonic()
-    bar = tqdm(total=steps, initial=record["step"], unit="step", mininterval=2)
+    bar = tqdm(total=steps, initial=record["step"], unit="step", mininterval=2, disable=rank > 0)
     while record["step"] < steps:
         step = record["step"]
-        generator = torch.Generator().manual_seed(seed * 10**9 + step)
-        chosen = torch.randint(len(images), (batch,), generator=generator)
-        x = (images[chosen].to(dev, torch.float32) / 127.5 - 1).to(memory_format=torch.channels_last)
+        generator = torch.Generator().manual_seed((seed * 10**9 + step) * processes + rank)
+        chosen = torch.randint(len(images), (batch // processes,), generator=generator)
+        x = scaled(images[chosen].to(dev)).to(memory_format=torch.channels_last)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step / steps)
-        loss = update(model, optimizer, x, labels[chosen].to(dev), generator)
+        loss = update(model, optimizer, loss_of, x, labels[chosen].to(dev), generator)
         average_weights(ema, model, batch, step + 1)
         now = time.monotonic()
         mean = record["loss"] + (loss - record["loss"]) * max(1 / (step + 1), 0.01)
-        record = {"step": step + 1, "seconds": before + now - started, "loss": mean}
-        if now - saved > SAVE_EVERY_SECONDS or step + 1 == steps:
+        record = {
+            "step": step + 1,
+            "seconds": before + now - started,
+            "loss": mean,
+            "hardware": hardware(dev),
+        }
+        if rank == 0 and (now - saved > SAVE_EVERY_SECONDS or step + 1 == steps):
             save_state(state_file, model, ema, optimizer, record)
             saved = now
         bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
@@ -101,24 +91,37 @@ def train(
         "images_seen": steps * batch,
         "batch": batch,
         "training_hours": round(record["seconds"] / 3600, 2),
-        "hardware": hardware(dev),
+        "hardware": record["hardware"],
         "final_loss": round(record["loss"], 4),
         "seed": seed,
     }
 
 
-def update(model: EDM, optimizer, x: Tensor, labels: Tensor, generator: torch.Generator) -> float:
+def scaled(images: Tensor) -> Tensor:
+    """uint8 pixels as floats in [−1, 1]; latents as they are."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+
+
+def update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_of: Loss,
+    x: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+) -> float:
     """One step of Adam; the loss before it."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16_is_fast(x.device)):
-        loss = edm_loss(model, x, labels, generator)
+        loss = loss_of(model, x, labels, generator)
     optimizer.zero_grad()
     loss.backward()
+    average_gradients(model)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return loss.item()
 
 
-def average_weights(ema: dict[str, Tensor], model: EDM, batch: int, step: int) -> None:
+def average_weights(ema: dict[str, Tensor], model: nn.Module, batch: int, step: int) -> None:
     """Exponential moving average, half-life 40,000 images or a tenth of what was seen."""
     decay = 0.5 ** (batch / min(40_000, 0.1 * step * batch))
     for name, p in model.state_dict().items():
@@ -129,10 +132,10 @@ def hardware(device: torch.device) -> str:
     """What a training time refers to."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} threads of a {device.type}"
+    return f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else device.type
 
 
-def save_state(state_file: Path, model: EDM, ema, optimizer, record: dict) -> None:
+def save_state(state_file: Path, model: nn.Module, ema, optimizer, record: dict) -> None:
     """Write weights, EMA, Adam's moments and the counters in one file."""
     tensors = {f"ema.{n}": t for n, t in ema.items()}
     for name, p in model.named_parameters():
@@ -143,9 +146,9 @@ def save_state(state_file: Path, model: EDM, ema, optimizer, record: dict) -> No
 
 
 def load_state(state_file, model, ema, optimizer) -> dict:
-    """Restore what :func:`save_state` wrote and return its record; zeros without a file."""
+    """Restore what :func:`save_state` wrote and return its record; an empty one without a file."""
     if not Path(state_file).exists():
-        return {"step": 0, "seconds": 0.0, "loss": 0.0}
+        return {"step": 0, "seconds": 0.0, "loss": 0.0, "hardware": "none"}
     tensors, metadata = read_safetensors(state_file)
     for name in ema:
         ema[name].copy_(tensors[f"ema.{name}"])

@@ -124,7 +124,7 @@ class EDM(nn.Module):
 
     def __init__(self, net: nn.Module, sigma_data: float):
         super().__init__()
-        self.net, self.sigma_data = net, sigma_data
+        self.net, self.sigma_data, self.classes = net, sigma_data, net.classes
 
     def forward(
         self,
@@ -136,3 +136,14 @@ class EDM(nn.Module):
         f = self.net(x / total, sigma.log() / 4, label).to(x.dtype)
         s = sigma[:, None, None, None]
         return (self.sigma_data / total) ** 2 * x + (s * self.sigma_data / total) * f
+
+
+class NativeTime(nn.Module):
+    """A network asked in its process's own time t: F(x_t, time_scale · t, label), t scaled to 0 … 4."""
+
+    def __init__(self, net: nn.Module, time_scale: float):
+        super().__init__()
+        self.net, self.time_scale, self.classes = net, time_scale, net.classes
+
+    def forward(self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], label: Int[Tensor, " b"]):
+        return self.net(x, self.time_scale * t, label)

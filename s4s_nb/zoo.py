@@ -1,88 +1,153 @@
-"""The bundled image models, how they are trained, and what each one is judged against."""
+"""The bundled settings: a network, its process and condition, and how it is sampled."""
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from s4s_nb.autoencoder import Autoencoder
 from s4s_nb.classic import make_solver
-from s4s_nb.datasets import fashion_mnist
-from s4s_nb.denoisers import Counted
-from s4s_nb.distances import rmse
+from s4s_nb.denoisers import ADAPTERS, Conditional, Counted, Denoiser, guided
+from s4s_nb.distances import lpips_distance
 from s4s_nb.errors import choose
-from s4s_nb.files import DATA, bundle, bundled, read_safetensors, write_json, write_safetensors
+from s4s_nb.files import bundled, read_safetensors
 from s4s_nb.grids import Grid, make_grid
-from s4s_nb.metrics import features, frechet_distance, moments
+from s4s_nb.recipes import RECIPES, Recipe, new_network
 from s4s_nb.schedules import VE, Schedule, VPLinear
 from s4s_nb.solvers import Solver
-from s4s_nb.teachers import run, seeded_noise
-from s4s_nb.training import train
-from s4s_nb.unet import EDM, UNet
+from s4s_nb.teachers import Pairs, run, seeded_noise
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A bundled model and its conventions; levels in σ̃."""
+    """A bundled model and its conventions; levels in σ̃.
 
-    name: str
+    network: name of its recipe. shape: of a state, which is an image or a latent.
+    clock: whose native time the uniform and quadratic grids use. EDM's own time is σ itself, in which
+    few-step grids are useless; as usual for EDM models it is VP's.
+    guidance_scale: None for unconditional sampling, 1 for a plain conditional model.
+    """
+
     title: str
+    network: str
     shape: tuple[int, ...]
+    schedule: Schedule
+    prediction: str
+    clock: Schedule
     sigma_max: float
     sigma_min: float
-    schedule: Schedule
-    clock: Schedule
-    """Whose native time the uniform and quadratic grids and DEIS use. EDM's own time is σ itself,
-    in which few-step grids are useless; as usual for EDM models it is VP's."""
-    sigma_data: float
-    teacher: str
-    teacher_nfe: int
-    teacher_grid: str
-    train_images: int
-    """How many images its training sees."""
-    origin: str
-    licence: str
+    guidance_scale: float | None = None
+    teacher: str = "unipc-3-bh2"
+    teacher_nfe: int = 60
+    teacher_grid: str = "karras"
+
+    @property
+    def recipe(self) -> Recipe:
+        """How its network is built and trained."""
+        return RECIPES[self.network]
 
 
+FASHION = Setting(
+    title="Fashion-MNIST, pixels, unconditional",
+    network="fashion",
+    shape=(1, 28, 28),
+    schedule=VE(),
+    prediction="data",
+    clock=VPLinear(),
+    sigma_max=80.0,
+    sigma_min=0.002,
+)
 SETTINGS = {
-    "fashion": Setting(
-        name="fashion",
-        title="Fashion-MNIST, pixels, unconditional",
-        shape=(1, 28, 28),
-        sigma_max=80.0,
-        sigma_min=0.002,
-        schedule=VE(),
-        clock=VPLinear(),
-        sigma_data=0.83,
-        teacher="unipc-3-bh2",
-        teacher_nfe=40,
-        teacher_grid="karras",
-        train_images=400_000,
-        origin="trained by `s4s-nb train --model fashion` on the 60,000 training images",
-        licence="MIT (weights); Fashion-MNIST by Zalando SE: MIT",
-    )
+    "fashion": FASHION,
+    "fashion-guided": replace(FASHION, title="Fashion-MNIST, pixels, guided", guidance_scale=2.0),
 }
 
 
 @dataclass(frozen=True)
 class ImageModel:
-    """A loaded setting: ``denoise`` counts its network calls."""
+    """A loaded setting. ``network`` counts its calls, of which guidance needs two an evaluation."""
 
+    name: str
     setting: Setting
-    denoise: Counted
+    network: Counted
+    autoencoder: Autoencoder | None
     device: str
+
+    @property
+    def denoise(self) -> Denoiser | Conditional:
+        """The denoiser; that of a conditional setting is had by ``given(labels)``."""
+        return self.labelled(None) if self.setting.guidance_scale is None else self
+
+    def given(self, labels: Tensor) -> Denoiser:
+        """The denoiser of samples with these labels, guided unless the scale is 1."""
+        scale = self.setting.guidance_scale
+        if scale == 1:
+            return self.labelled(labels)
+        return guided(self.labelled(labels), self.labelled(None), scale)
+
+    def labelled(self, labels: Tensor | None) -> Denoiser:
+        """The network as a denoiser, with one label a sample or none at all."""
+
+        def predict(native: Tensor, t: Tensor) -> Tensor:
+            label = labels
+            if label is None:
+                label = torch.full((len(native),), self.classes, device=native.device)
+            return self.network(native, t.to(native).expand(len(native)), label)
+
+        return ADAPTERS[self.setting.prediction](predict, self.setting.schedule)
+
+    @property
+    def classes(self) -> int:
+        """Number of labels, and the label that stands for none."""
+        return self.network.call.classes
+
+    def labels(self, count: int, first: int = 0) -> Tensor | None:
+        """Labels of the samples ``first``, ``first`` + 1, …: the classes in turn; None without."""
+        if self.setting.guidance_scale is None:
+            return None
+        return torch.arange(first, first + count, device=self.device) % self.classes
+
+    def starts(self, split: str, count: int, first: int = 0) -> Tensor:
+        """x_T = σ_max ε from seeded noise."""
+        noise = seeded_noise(split, count, self.setting.shape, first)
+        return self.setting.sigma_max * noise.to(self.device)
+
+    def decode(self, states: Tensor) -> Tensor:
+        """Images of end states, differentiable: latents are decoded, pixels are images already."""
+        return states if self.autoencoder is None else self.autoencoder.decode(states)
+
+    @torch.inference_mode()
+    def images(self, states: Tensor, batch: int = 100) -> Tensor:
+        """Images of many end states."""
+        return torch.cat([self.decode(part) for part in states.split(batch)])
+
+    def embed(self, states: Tensor) -> Tensor:
+        """LPIPS as an embedding: the distance of two states is that of their images."""
+        return lpips_distance(self.device).embed(self.decode(states))
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """LPIPS between the images of two batches of states."""
+        return lpips_distance(self.device)(self.decode(x), self.decode(y))
 
     def grid(self, name: str) -> Callable[[int], Grid]:
         """The function (steps) → levels of a named grid over this model's range."""
         s = self.setting
         return lambda steps: make_grid(name, steps, s.sigma_max, s.sigma_min, s.clock)
 
-    def teacher(self) -> Solver:
-        """The many-step solver whose end points are the targets."""
+    def teacher(self, refine: int = 1) -> Solver:
+        """The many-step solver whose end points are the targets, with ``refine`` times its steps."""
         s = self.setting
-        return make_solver(s.teacher, s.teacher_nfe, self.grid(s.teacher_grid))
+        return make_solver(s.teacher, refine * s.teacher_nfe, self.grid(s.teacher_grid))
+
+    def pairs(self, split: str, count: int) -> Pairs:
+        """``count`` starts of a split with the teacher's end points."""
+        starts, labels = self.starts(split, count), self.labels(count)
+        title = f"teacher, {split}"
+        return Pairs(starts, run(self.denoise, starts, self.teacher(), labels, title=title), labels)
 
     def solver(self, name: str, nfe: int, grid: str) -> Solver:
         """A solver by name: "teacher", a solver file (.safetensors), or a classic one."""
@@ -92,102 +157,24 @@ class ImageModel:
             return Solver.load(Path(name))
         return make_solver(name, nfe, self.grid(grid))
 
-    def starts(self, split: str, count: int, first: int = 0) -> Tensor:
-        """x_T = σ_max ε from seeded noise."""
-        noise = seeded_noise(split, count, self.setting.shape, first)
-        return self.setting.sigma_max * noise.to(self.device)
-
 
 def load_model(name: str, device: str = "cpu") -> ImageModel:
-    """A bundled model, ready to sample: EMA weights, in eval mode, without gradients."""
+    """A bundled setting, ready to sample: EMA weights, in eval mode, without gradients."""
     setting = choose(SETTINGS, name, "model")
-    net = new_network(setting)
+    network = Counted(load_network(setting.network, device))
+    autoencoder = load_network("faces-autoencoder", device) if setting.recipe.latent else None
+    return ImageModel(name, setting, network, autoencoder, device)
+
+
+@lru_cache
+def load_network(name: str, device: str = "cpu") -> nn.Module:
+    """The network of a recipe with its bundled weights."""
+    net = new_network(name)
     weights, _ = read_safetensors(bundled(f"{name}.safetensors"))
     net.load_state_dict({k: v.float() for k, v in weights.items()})
-    return ImageModel(setting, Counted(as_denoiser(net, device)), device)
-
-
-def as_denoiser(net: EDM, device: str, label: int | None = None):
-    """The network as D(x, σ) with one label for all, or none."""
-    net = net.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
-    index = net.net.classes if label is None else label
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        labels = torch.full((len(x),), index, device=x.device)
-        return net(x, sigma.to(x).expand(len(x)), labels)
-
-    return denoise
-
-
-def new_network(setting: Setting) -> EDM:
-    """The untrained network of a setting, initialised from seed 0."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return EDM(UNet(image_channels=setting.shape[0]), setting.sigma_data)
+    return net.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
 def cards() -> list[dict]:
-    """One record a bundled model: what it is, how it was trained, how good its teacher is."""
+    """One record a bundled setting: what it is, how it was trained, how good its teacher is."""
     return [json.loads(bundled(f"{name}.json").read_text(encoding="utf-8")) for name in SETTINGS]
-
-
-REFERENCE_SAMPLES = 500
-
-
-def train_model(
-    name: str, dataset: Path | None, state_file: Path, device: str = "cpu", seed: int = 0
-) -> None:
-    """Train a bundled model, resuming from ``state_file``, and write its files of ``data/``.
-
-    NAME.safetensors has the EMA weights in half precision, NAME_reference.safetensors what solvers
-    are judged against (:class:`s4s_nb.judge.Reference`), NAME.json the model card. All three are
-    entered in the manifest.
-    """
-    setting = choose(SETTINGS, name, "model")
-    images, labels = fashion_mnist("train", dataset)
-    test, _ = fashion_mnist("test", dataset)
-    net = new_network(setting)
-    ema, card = train(net, images, labels, state_file, setting.train_images, seed=seed, device=device)
-    write_safetensors(DATA / f"{name}.safetensors", {k: v.half() for k, v in ema.items()}, {})
-    bundle(f"{name}.safetensors", setting.origin, setting.licence)
-    model = load_model(name, device)
-    card |= {"parameters": sum(p.numel() for p in net.parameters())}
-    card |= write_reference(model, scaled(images[:REFERENCE_SAMPLES]), scaled(test))
-    write_json(DATA / f"{name}.json", {"name": name, "title": setting.title} | card)
-    bundle(f"{name}.json", setting.origin, setting.licence)
-
-
-def scaled(pixels: Tensor) -> Tensor:
-    """uint8 pixels as floats in [−1, 1]."""
-    return pixels.float() / 127.5 - 1
-
-
-def write_reference(model: ImageModel, train_images: Tensor, test_images: Tensor) -> dict:
-    """Store what solvers of a model are judged against; what the card says of it is returned.
-
-    The teacher's own error is measured as the RMSE to one of twice as many steps on 100 noises.
-    """
-    s = model.setting
-    real = moments(features(test_images.to(model.device)))
-    floor = features(train_images.to(model.device))
-    starts = model.starts("test", REFERENCE_SAMPLES)
-    teacher = run(model.denoise, starts, model.teacher(), title="teacher")
-    twice = make_solver(s.teacher, 2 * s.teacher_nfe, model.grid(s.teacher_grid))
-    finer = run(model.denoise, starts[:100], twice, title="teacher of twice the steps")
-    tensors = {
-        "real_mean": real[0].float(),
-        "real_covariance": real[1].float(),
-        "floor": floor.half(),
-        "teacher": teacher.half(),
-    }
-    write_safetensors(DATA / f"{s.name}_reference.safetensors", tensors, {})
-    bundle(f"{s.name}_reference.safetensors", f"measured from {s.name} and its images", s.licence)
-    return {
-        "teacher": f"{s.teacher}, {s.teacher_nfe} NFE, {s.teacher_grid} grid",
-        "teacher_rmse_to_twice_the_steps": round(float(rmse(teacher[:100], finer).mean()), 5),
-        "samples_judged": REFERENCE_SAMPLES,
-        "fd_real_teacher": round(frechet_distance(moments(features(teacher)), real), 2),
-        "fd_real_floor": round(frechet_distance(moments(floor), real), 2),
-        "origin": s.origin,
-        "licence": s.licence,
-    }

@@ -8,7 +8,7 @@ import torch
 from s4s_nb import cli, tour
 from s4s_nb.classic import make_solver
 from s4s_nb.tour import CLASSIC
-from s4s_nb.zoo import load_model
+from s4s_nb.zoo import SETTINGS, load_model
 
 
 def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
@@ -22,7 +22,7 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["evaluate", "--model", "mnist"], "Unknown model 'mnist'; choose one of: fashion."),
+        (["evaluate", "--model", "mnist"], "Unknown model 'mnist'; choose one of: fashion,"),
         (["evaluate", "--solver", "dpm++"], "Unknown solver 'dpm++'; choose one of: euler"),
         (["evaluate", "--solver", "euler", "--grid", "linear"], "Unknown grid 'linear'"),
         (["evaluate", "--solver", "euler", "--nfe", "0"], "at least one evaluation"),
@@ -30,6 +30,8 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["evaluate", "--solver", "gone.safetensors"], "There is no file gone.safetensors"),
         (["evaluate", "--device", "cuda:9"], "cannot be used here"),
         (["train", "--model", "fashion", "--dataset", "gone.npz"], "gone.npz is no .npz"),
+        (["train", "--model", "faces", "--dataset", "gone.npy"], "data/faces.mjs draws it"),
+        (["train", "--model", "mnist"], "Unknown network 'mnist'"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(monkeypatch, capsys, arguments, sentence):
@@ -73,11 +75,20 @@ def test_evaluate_and_sample(monkeypatch, capsys, tmp_path):
 
 
 def test_models(monkeypatch, capsys, tmp_path):
+    """Every setting has its card, a converged teacher, and a floor below the teacher's distance."""
     status, out, _ = call(monkeypatch, capsys, "models", "--json", str(tmp_path / "models.json"))
-    assert status == 0 and "fashion" in out
-    (card,) = json.loads((tmp_path / "models.json").read_text())
-    assert 1.5e6 <= card["parameters"] <= 3e6
-    assert card["teacher_rmse_to_twice_the_steps"] < 0.02
+    cards = json.loads((tmp_path / "models.json").read_text())
+    assert status == 0 and [card["name"] for card in cards] == list(SETTINGS)
+    for card in cards:
+        assert card["name"] in out and card["ms_per_image_and_nfe"] > 0
+        assert 0.5e6 <= card["parameters"] <= 4e6
+        assert card["teacher_rmse_to_twice_the_steps"] < 0.02
+        assert card["half_precision_rmse"] < 0.01
+        assert card["copies_share"] < 0.05
+        assert 0 < card["fd_real_floor"] < card["fd_real_teacher"]
+        if card["guidance_scale"] is not None:
+            assert card["class_accuracy"] >= 0.95
+            assert card["class_accuracy"] >= card["class_accuracy_without_guidance"]
 
 
 def test_a_small_tour(tmp_path):
@@ -85,7 +96,7 @@ def test_a_small_tour(tmp_path):
     result = tour.tour(tmp_path, pairs=4, samples=12)
     assert json.loads((tmp_path / "tour.json").read_text())["rows"] == result["rows"]
     assert [row["solver"] for row in result["rows"]] == [*CLASSIC, "S4S", "teacher"]
-    assert [row["nfe"] for row in result["rows"]] == [5] * 7 + [40]
+    assert [row["nfe"] for row in result["rows"]] == [5] * 7 + [60]
     assert (tmp_path / "tour.png").read_bytes().startswith(b"\x89PNG")
     from s4s_nb.judge import judge
     from s4s_nb.solvers import Solver

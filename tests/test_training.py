@@ -1,63 +1,78 @@
-"""Training resumes to the bit, and learns."""
+"""Training resumes to the bit, also after kill -9, and learns; several processes train one network."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import torch
+from tests.tiny_training import images, tiny, train_tiny
 
-from s4s_nb import training
-from s4s_nb.training import edm_loss, learning_rate, train
-from s4s_nb.unet import EDM, UNet
+from s4s_nb.files import read_safetensors
+from s4s_nb.losses import edm_loss
+from s4s_nb.training import learning_rate, load_state, train
 
-
-def tiny() -> EDM:
-    torch.manual_seed(0)
-    return EDM(UNet(channels=(8, 32), width=16, classes=2), sigma_data=0.5)
-
-
-def images() -> tuple[torch.Tensor, torch.Tensor]:
-    """Bright on the left or on the right, by label."""
-    labels = torch.arange(20) % 2
-    x = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
-    x[labels == 0, :, :, :4], x[labels == 1, :, :, 4:] = 200, 200
-    return x, labels
+SCRIPT = Path(__file__).with_name("tiny_training.py")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(SCRIPT.parent.parent)}
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch):
-    x, labels = images()
-    whole, _ = train(tiny(), x, labels, tmp_path / "whole.safetensors", 80, batch=8)
-
-    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", 0)
-    steps, update = [], training.update
-
-    def killed_at_the_sixth(*arguments):
-        steps.append(1)
-        if len(steps) == 6:
-            raise KeyboardInterrupt
-        return update(*arguments)
-
-    monkeypatch.setattr(training, "update", killed_at_the_sixth)
-    state = tmp_path / "cut.safetensors"
-    try:
-        train(tiny(), x, labels, state, 80, batch=8)
-    except KeyboardInterrupt:
-        pass
-    monkeypatch.setattr(training, "update", update)
-    resumed, record = train(tiny(), x, labels, state, 80, batch=8)
-    assert record["images_seen"] == 80
+def test_a_killed_run_ends_with_the_same_bits(tmp_path):
+    """kill -9 as soon as a state is there, again and again, until the run is through."""
+    whole = train_tiny(tmp_path / "whole.safetensors")
+    state, kills, steps = tmp_path / "killed.safetensors", 0, [0]
+    while True:
+        run = subprocess.Popen([sys.executable, SCRIPT, state], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        while run.poll() is None and (kills >= 3 or steps_in(state) < steps[-1] + 3):
+            time.sleep(0.02)
+        if run.poll() is not None:
+            break
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        kills += 1
+        steps.append(steps_in(state))
+    assert run.returncode == 0 and kills == 3
+    assert 0 < steps[1] < steps[2] < steps[3] < 30  # each went on where the last had stopped
+    resumed = train_tiny(state)  # nothing is left to do: it reads the weights
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_the_loss_falls(tmp_path):
-    x, labels = images()
-    scaled = x / 127.5 - 1
+def steps_in(state: Path) -> int:
+    """How far the run has saved its state."""
+    if not state.exists():
+        return 0
     model = tiny()
+    optimizer = torch.optim.Adam(model.parameters())
+    return load_state(state, model, dict(model.state_dict()), optimizer)["step"]
 
-    def loss() -> float:
-        with torch.no_grad():
-            repeated = scaled.repeat(10, 1, 1, 1), labels.repeat(10)
-            return float(edm_loss(model, *repeated, torch.Generator().manual_seed(1)))
 
-    before = loss()
-    train(model, x, labels, tmp_path / "state.safetensors", 800, batch=8)
-    assert loss() < 0.7 * before
+def test_two_processes_train_one_network(tmp_path):
+    """Under torchrun each takes half of the batch; all end with the same weights, which fit the data."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, SCRIPT, tmp_path / "state.safetensors", tmp_path / "weights"]
+    subprocess.run(command, env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+    ours, theirs = (read_safetensors(tmp_path / f"weights.{rank}")[0] for rank in (0, 1))
+    alone = train_tiny(tmp_path / "alone.safetensors")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert any(not torch.equal(ours[name], alone[name]) for name in ours)
+    assert loss_with(ours) < 0.9 * loss_with(tiny().state_dict())
+
+
+def loss_with(weights: dict[str, torch.Tensor]) -> float:
+    """The training loss over many noises."""
+    model = tiny()
+    model.load_state_dict(weights)
+    x, labels = images()
+    repeated = (x / 127.5 - 1).repeat(10, 1, 1, 1), labels.repeat(10)
+    with torch.no_grad():
+        return float(edm_loss(model, *repeated, torch.Generator().manual_seed(1)))
+
+
+def test_the_loss_falls(tmp_path):
+    model, before = tiny(), loss_with(tiny().state_dict())
+    train(model, *images(), edm_loss, tmp_path / "state.safetensors", 800, batch=8)
+    assert loss_with(model.state_dict()) < 0.7 * before
 
 
 def test_preconditioning_at_the_extremes():

@@ -1,0 +1,180 @@
+"""How the files of ``data/`` come about: train a network, then measure what its settings are judged by."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from s4s_nb.autoencoder import Autoencoder
+from s4s_nb.classifier import Classifier, accuracy
+from s4s_nb.datasets import Images
+from s4s_nb.denoisers import Counted
+from s4s_nb.distances import lpips_distance, rmse
+from s4s_nb.distributed import world
+from s4s_nb.errors import choose
+from s4s_nb.files import DATA, bundle, write_json, write_safetensors
+from s4s_nb.judge import reference
+from s4s_nb.metrics import features, frechet_distance, moments
+from s4s_nb.plots import save_samples
+from s4s_nb.recipes import RECIPES, new_network
+from s4s_nb.teachers import run
+from s4s_nb.training import scaled, train
+from s4s_nb.zoo import SETTINGS, ImageModel, load_model, load_network
+
+REFERENCE_SAMPLES = 500
+CHECKED_SAMPLES = 50
+"""On how many the teacher's convergence and the rounding of the weights are measured."""
+PLAIN_SAMPLES = 200
+"""On how many the class accuracy without guidance is measured."""
+NEIGHBOURS_SHOWN = 10
+
+
+def train_network(
+    name: str, dataset: Path | None, state_file: Path, device: str = "cpu", seed: int = 0
+) -> None:
+    """Train a bundled network, resuming from ``state_file``, and write its files of ``data/``.
+
+    NAME.safetensors has the EMA weights in half precision and NAME.json the record of the training.
+    Then every setting that samples the network gets its reference and its model card.
+    """
+    recipe = choose(RECIPES, name, "network")
+    images = recipe.images(dataset)
+    net = new_network(name)
+    inputs = latents(images.train, device) if recipe.latent else images.train
+    ema, record = train(
+        net,
+        inputs,
+        images.train_labels,
+        recipe.loss,
+        state_file,
+        recipe.total_images,
+        seed=seed,
+        device=device,
+    )
+    if world(device)[0] > 0:
+        return
+    net.load_state_dict(ema)
+    net.requires_grad_(False).eval()
+    record = {
+        "network": name,
+        "parameters": sum(p.numel() for p in net.parameters()),
+        **record,
+        **own_quality(net, images),
+    }
+    origin = f"trained by `s4s-nb train --model {name}`"
+    weights = {k: v.half() for k, v in net.state_dict().items()}
+    write_safetensors(DATA / f"{name}.safetensors", weights, {})
+    bundle(f"{name}.safetensors", origin, recipe.licence)
+    settings = [key for key, setting in SETTINGS.items() if setting.network == name]
+    for setting in settings:
+        write_reference(setting, images, record, net, device)
+    if not settings:
+        write_json(DATA / f"{name}.json", record | {"origin": origin, "licence": recipe.licence})
+        bundle(f"{name}.json", origin, recipe.licence)
+
+
+@torch.inference_mode()
+def latents(pixels: Tensor, device: str, batch: int = 100) -> Tensor:
+    """Latents of uint8 images in the bundled autoencoder."""
+    autoencoder = load_network("faces-autoencoder", device)
+    return torch.cat([autoencoder.encode(scaled(part.to(device))).cpu() for part in pixels.split(batch)])
+
+
+@torch.inference_mode()
+def own_quality(net: nn.Module, images: Images) -> dict:
+    """What a network that is no denoiser is good for; an autoencoder's latents are normalised first."""
+    test = scaled(images.test)
+    if isinstance(net, Classifier):
+        return {"test_accuracy": round(accuracy(net, test, images.test_labels), 4)}
+    if isinstance(net, Autoencoder):
+        net.normalise(scaled(images.train))
+        decoded = torch.cat([net.decode(net.encode(part)) for part in test.split(100)]).clamp(-1, 1)
+        mse = (decoded - test).square().flatten(1).mean(1)
+        distance = lpips_distance()
+        parts = zip(decoded.split(100), test.split(100), strict=True)
+        return {
+            "test_psnr": round(float((10 * (4 / mse).log10()).mean()), 2),
+            "test_lpips": round(float(torch.cat([distance(a, b) for a, b in parts]).mean()), 4),
+        }
+    return {}
+
+
+def write_reference(name: str, images: Images, record: dict, net: nn.Module, device: str) -> None:
+    """Sample a setting's teacher, store what solvers are judged against, and write its model card."""
+    model = load_model(name, device)
+    s = model.setting
+    starts, labels = model.starts("test", REFERENCE_SAMPLES), model.labels(REFERENCE_SAMPLES)
+    ends = run(model.denoise, starts, model.teacher(), labels, title=f"teacher of {name}")
+    samples = model.images(ends).cpu()
+    real = moments(features(scaled(images.test)))
+    pick = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(0))
+    floor = features(scaled(images.train[pick[:REFERENCE_SAMPLES]]))
+    copies, neighbours = memorised(samples, images)
+    tensors = {
+        "real_mean": real[0].float(),
+        "real_covariance": real[1].float(),
+        "floor": floor.half(),
+        "teacher": ends.half(),
+        "neighbours": neighbours,
+    }
+    write_safetensors(DATA / f"{name}_reference.safetensors", tensors, {})
+    bundle(f"{name}_reference.safetensors", f"measured from {name} and its images", s.recipe.licence)
+    save_samples(DATA / "samples" / f"{name}.png", samples[:100])
+    bundle(f"samples/{name}.png", f"100 samples of the teacher of {name}", s.recipe.licence)
+    card = {
+        "name": name,
+        "title": s.title,
+        **record,
+        "guidance_scale": s.guidance_scale,
+        "teacher": f"{s.teacher}, {s.teacher_nfe} evaluations, {s.teacher_grid} grid",
+        "teacher_rmse_to_twice_the_steps": round(convergence(model, ends), 5),
+        "half_precision_rmse": round(rounding(model, net, ends), 5),
+        "samples_judged": REFERENCE_SAMPLES,
+        "fd_real_teacher": round(frechet_distance(moments(features(samples)), real), 2),
+        "fd_real_floor": round(frechet_distance(moments(floor), real), 2),
+        "copies_share": copies,
+        **class_accuracy(model, samples),
+        "licence": s.recipe.licence,
+    }
+    write_json(DATA / f"{name}.json", card)
+    bundle(f"{name}.json", f"written by `s4s-nb train --model {s.network}`", s.recipe.licence)
+    reference.cache_clear()
+
+
+def convergence(model: ImageModel, ends: Tensor, count: int = CHECKED_SAMPLES) -> float:
+    """Mean RMSE of the teacher's images to those of a teacher of twice the steps."""
+    starts, labels = model.starts("test", count), model.labels(count)
+    finer = run(model.denoise, starts, model.teacher(refine=2), labels, title="twice the steps")
+    return float(rmse(model.images(ends[:count]), model.images(finer)).mean())
+
+
+def memorised(samples: Tensor, images: Images) -> tuple[float, Tensor]:
+    """Share of samples nearer to a training image than 99 % of the real test images are, and the
+    nearest training images of the first samples. Distance: Euclidean in pixels."""
+    train = scaled(images.train).flatten(1)
+    distances, nearest = torch.cdist(samples.flatten(1), train).min(1)
+    real = torch.cdist(scaled(images.test[:1500]).flatten(1), train).min(1).values
+    share = float((distances < real.quantile(0.01)).float().mean())
+    return round(share, 4), images.train[nearest[:NEIGHBOURS_SHOWN]]
+
+
+def class_accuracy(model: ImageModel, samples: Tensor) -> dict:
+    """How often a classifier sees the class asked for: guided, and with the scale at 1."""
+    s = model.setting
+    if s.guidance_scale is None:
+        return {}
+    classifier = load_network(f"{s.network.split('-')[0]}-classifier")
+    starts, labels = model.starts("test", PLAIN_SAMPLES), model.labels(len(samples))
+    plain = replace(model, setting=replace(s, guidance_scale=1))
+    ends = run(plain.denoise, starts, plain.teacher(), labels[:PLAIN_SAMPLES], title="without guidance")
+    seen = [accuracy(classifier, x.cpu(), labels[: len(x)].cpu()) for x in (samples, plain.images(ends))]
+    return {"class_accuracy": round(seen[0], 4), "class_accuracy_without_guidance": round(seen[1], 4)}
+
+
+def rounding(model: ImageModel, net: nn.Module, ends: Tensor, count: int = CHECKED_SAMPLES) -> float:
+    """Mean RMSE between the images of the bundled half-precision weights and of the trained ones."""
+    exact = replace(model, network=Counted(net))
+    starts, labels = model.starts("test", count), model.labels(count)
+    others = run(exact.denoise, starts, exact.teacher(), labels, title="weights in float32")
+    return float(rmse(model.images(ends[:count]), model.images(others)).mean())

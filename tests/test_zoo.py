@@ -1,0 +1,85 @@
+"""Bundled settings: one loop, one set of tables and one judge for all, and the same noise everywhere."""
+
+import pytest
+import torch
+
+from s4s_nb.classic import make_solver
+from s4s_nb.families import linear_multistep_family
+from s4s_nb.files import manifest
+from s4s_nb.gauss_newton import mean_distance, normal_equations
+from s4s_nb.judge import judge, reference
+from s4s_nb.teachers import bound, run
+from s4s_nb.zoo import SETTINGS, load_model
+
+NAMES = list(SETTINGS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_runs_every_kind_of_solver_and_is_judged(name):
+    model = load_model(name)
+    calls = 1 if model.setting.guidance_scale in (None, 1) else 2
+    for solver in ("euler", "dpmpp-2m", "unipc-2-bh2", "dpm-2s"):
+        row, images = judge(model, make_solver(solver, 4, model.grid("logsnr")), samples=4)
+        assert row["nfe"] == 4 * calls
+        assert torch.isfinite(images).all() and images.abs().max() < 3
+        assert 0 < row["lpips"] < 1 and row["rmse"] < 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_stored_teacher_is_what_the_teacher_draws(name):
+    """Also: sample k depends neither on the batch nor on the samples beside it, label included."""
+    model = load_model(name)
+    chosen = torch.tensor([0, 7])
+    starts, labels = model.starts("test", 8)[chosen], model.labels(8)
+    labels = None if labels is None else labels[chosen]
+    ends = run(model.denoise, starts, model.teacher(), labels)
+    stored = reference(name).teacher[chosen]
+    assert (model.images(ends) - stored).square().mean().sqrt() < 0.02  # stored in half precision
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if SETTINGS[name].guidance_scale is not None])
+def test_labels_reach_the_network(name):
+    model = load_model(name)
+    x, sigma = model.starts("test", 3), torch.tensor(5.0, dtype=torch.float64)
+    labels = model.labels(3)
+    moved = model.given((labels + 1) % model.classes)(x, sigma)
+    assert (model.given(labels)(x, sigma) - moved).abs().max() > 0.01
+    assert bound(model.denoise, labels)(x, sigma).allclose(model.given(labels)(x, sigma))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_denoiser_is_the_identity_at_the_last_level_and_bounded_at_the_first(name):
+    model = load_model(name)
+    s = model.setting
+    images = run(model.denoise, model.starts("test", 2), model.teacher(), model.labels(2))
+    denoise = bound(model.denoise, model.labels(2))
+    assert (
+        denoise(images, torch.tensor(s.sigma_min).double()) - images
+    ).abs().mean() < 3 * s.sigma_min + 0.01
+    assert denoise(model.starts("test", 2), torch.tensor(s.sigma_max).double()).abs().max() < 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_least_squares_and_distance_agree(name):
+    """½ ∇ Σ ‖e(x) − e(y)‖² = Jᵀr: the embedding of a latent setting goes through the decoder."""
+    model = load_model(name)
+    family = linear_multistep_family("dpmpp-2m", model.grid("logsnr")(2), order=2)
+    starts, labels = model.starts("train", 2), model.labels(2)
+    from s4s_nb.teachers import Pairs
+
+    pairs = Pairs(
+        starts, run(model.denoise, starts, make_solver("euler", 4, model.grid("logsnr")), labels), labels
+    )
+    zero = torch.zeros(family.size, dtype=torch.float64)
+    _, gradient = normal_equations(model.denoise, family, zero, pairs, model.embed)
+    step = torch.zeros_like(zero)
+    step[0] = 0.02
+    values = [
+        mean_distance(model.denoise, family, zero + sign * step, pairs, model.embed) for sign in (-1, 1)
+    ]
+    slope = len(pairs) * (values[1] - values[0]) / 0.04
+    assert 2 * float(gradient[0]) == pytest.approx(slope, rel=0.15, abs=1e-3)
+
+
+def test_everything_in_the_manifest_fits_the_budget():
+    assert sum(entry["bytes"] for entry in manifest().values()) < 60e6
