@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -270,6 +271,12 @@ def test_a_table_picture_shows_every_number_and_level():
         shown = {axis_text.get_text() for axis_text in axis.texts}
         assert shown == {f"{v:.2f}" for v in matrix[matrix != 0].tolist()}
     assert [label.get_text() for label in bottom.get_xticklabels()] == ["8", "4", "2"]
+
+
+def test_numbers_of_a_heat_map_keep_to_their_cells():
+    axis = plt.figure().subplots()
+    nb.heat_map(axis, np.array([[0.123, 9.0, 9.0], [-1.5, 0.004, 9.0], [0.0, -16.6, 123.4]]))
+    assert [t.get_text() for t in axis.texts] == ["0.12", "-1.50", "-16.6", "123"]
 
 
 def test_an_image_grid_keeps_rows_in_order_and_labels_inside():
