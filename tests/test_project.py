@@ -70,7 +70,7 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("folder", ["s4s_nb", "tests"])
 def test_what_is_imported_is_required(folder):
-    imported = set().union(*map(imports, (ROOT / folder).glob("*.py")))
+    imported = set().union(*map(imports, (ROOT / folder).rglob("*.py")))
     other_names = {"IPython": "ipython", "PIL": "pillow", "yaml": "pyyaml"}
     third_party = imported - sys.stdlib_module_names - {"s4s_nb", "tests"}
     required = bounds(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"])
