@@ -21,7 +21,7 @@ def rmse(x: Images, y: Images) -> Float[Tensor, " b"]:
     return (x - y).square().flatten(1).mean(1).sqrt()
 
 
-def as_colour(x: Images, side: int) -> Images:
+def as_colour(x: Images, side: int) -> Float[Tensor, "b 3 height width"]:
     """Three channels, and at least ``side`` pixels a side (bilinear)."""
     x = x.expand(-1, 3, -1, -1)
     if min(x.shape[-2:]) < side:

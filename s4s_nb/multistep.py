@@ -25,7 +25,8 @@ from s4s_nb.errors import InputError, choose
 from s4s_nb.grids import Grid, check_grid
 from s4s_nb.solvers import Solver
 
-Weights = Float[Tensor, "n n"]
+Weights = Float[Tensor, "levels-1 levels-1"]
+"""A row a step; N = levels − 1 of them, checked against the grid beside it."""
 
 
 # ---------------------------------------------------------------- weights → tables
@@ -48,7 +49,7 @@ def _data_rows(sigmas: Grid, weights: Weights) -> tuple[Tensor, Tensor]:
 
 
 def predictor_corrector(
-    sigmas: Grid, predictor: Weights, corrector: Float[Tensor, "n-1 n"], name: str
+    sigmas: Grid, predictor: Weights, corrector: Float[Tensor, "levels-2 levels-1"], name: str
 ) -> Solver:
     """Data-form multistep whose states are corrected once the output at the new level is known.
 
@@ -74,7 +75,7 @@ def orders(sigmas: Grid, order: int, lower_final: bool, data_form: bool = False)
     return per_step
 
 
-def _weights(n: int, rows: list[Tensor]) -> Weights:
+def _weights(n: int, rows: list[Tensor]) -> Float[Tensor, "{n} {n}"]:
     """Stack rows of weights given newest first, [W_ii, W_i,i−1, …], into a matrix."""
     padded = [
         torch.cat([torch.zeros(i + 1 - len(r)), r.flip(0), torch.zeros(n - 1 - i)]).double()
@@ -201,7 +202,7 @@ def _phi(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def unipc_weights(
     sigmas: Grid, order: int = 3, variant: str = "bh2", lower_final: bool = False
-) -> tuple[Weights, Float[Tensor, "n-1 n"]]:
+) -> tuple[Weights, Float[Tensor, "levels-2 levels-1"]]:
     """Predictor and corrector weights of UniPC in data form (Zhao et al. 2023, algorithms 1 and 2).
 
     B(h) = −h for bh1 and e^−h − 1 for bh2. UniP of order 2 and UniC of order 1 use the weight 1/2,

@@ -43,11 +43,11 @@ class Solver:
     """
 
     name: str
-    sigmas: Float[Tensor, " n+1"]
-    A: Float[Tensor, "n n"]
-    B: Float[Tensor, "n n"]
-    model_sigmas: Float[Tensor, " n"] = None  # type: ignore[assignment]
-    kappa: Float[Tensor, " n"] = None  # type: ignore[assignment]
+    sigmas: Float[Tensor, " levels"]
+    A: Float[Tensor, "levels-1 levels-1"]
+    B: Float[Tensor, "levels-1 levels-1"]
+    model_sigmas: Float[Tensor, " levels-1"] = None  # type: ignore[assignment]
+    kappa: Float[Tensor, " levels-1"] = None  # type: ignore[assignment]
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):

@@ -32,7 +32,7 @@ def changed(**parts) -> Solver:
         ({"model_sigmas": torch.tensor([3.0, 2.0, 0.0], dtype=F64)}, "stay positive"),
     ],
 )
-def test_bad_tables(parts, sentence):
+def test_bad_tables(unchecked, parts, sentence):
     with pytest.raises(InputError, match=sentence):
         changed(**parts)
 
