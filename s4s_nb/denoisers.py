@@ -27,7 +27,7 @@ TensorLike = Tensor | Sequence
 class Denoiser(Protocol):
     """D = denoise(x, sigma), the posterior mean E[x_0 | x̃ = x] at level sigma."""
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor: ...
 
 
 def from_data(net: Network, schedule: Schedule) -> Denoiser:

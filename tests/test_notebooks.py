@@ -283,7 +283,7 @@ def test_an_image_grid_keeps_rows_in_order_and_labels_inside():
     rows = {"a teacher with a long name": -torch.ones(3, 1, 4, 4), "student": torch.ones(3, 3, 4, 4)}
     figure = nb.image_grid(rows)
     figure.canvas.draw()
-    assert [axis.images[0].get_array().mean() for axis in figure.axes] == [0, 0, 0, 1, 1, 1]
+    assert [np.asarray(axis.images[0].get_array()).mean() for axis in figure.axes] == [0, 0, 0, 1, 1, 1]
     box = figure.get_tightbbox()
     for axis, label in zip(figure.axes[::3], rows, strict=True):
         assert axis.texts[0].get_text() == label
