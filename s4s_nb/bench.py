@@ -19,7 +19,8 @@ def paired_ratio(a: Callable[[], object], b: Callable[[], object], repeats: int 
         f()
         return time.perf_counter() - started
 
-    a(), b()
+    a()
+    b()
     return median(seconds(a) / seconds(b) for _ in range(repeats))
 
 

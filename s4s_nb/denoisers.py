@@ -5,9 +5,9 @@ image, of the shape of x. Networks that predict something else, in their own tim
 by the small adapters below.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,11 +19,15 @@ from s4s_nb.schedules import Schedule
 Network = Callable[[Tensor, Tensor], Tensor]
 """A network in its own convention: (native state x_t, native time t) → its prediction."""
 
+TensorLike = Tensor | Sequence
+"""What torch.as_tensor makes a tensor of."""
 
+
+@runtime_checkable
 class Denoiser(Protocol):
     """D = denoise(x, sigma), the posterior mean E[x_0 | x̃ = x] at level sigma."""
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor: ...
 
 
 class Conditional(Protocol):
@@ -105,7 +109,7 @@ class GaussianMixture:
         weights: (k,), positive; normalised here; equal when left out.
     """
 
-    def __init__(self, means: Tensor, stds: Tensor, weights: Tensor | None = None):
+    def __init__(self, means: TensorLike, stds: TensorLike, weights: TensorLike | None = None):
         self.means = torch.as_tensor(means, dtype=torch.float64)
         if self.means.ndim != 2:
             raise InputError(f"means must have shape (k, d); got {tuple(self.means.shape)}.")

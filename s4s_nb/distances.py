@@ -21,7 +21,7 @@ def rmse(x: Images, y: Images) -> Float[Tensor, " b"]:
     return (x - y).square().flatten(1).mean(1).sqrt()
 
 
-def as_colour(x: Images, side: int) -> Images:
+def as_colour(x: Images, side: int) -> Float[Tensor, "b 3 height width"]:
     """Three channels, and at least ``side`` pixels a side (bilinear)."""
     x = x.expand(-1, 3, -1, -1)
     if min(x.shape[-2:]) < side:
@@ -46,8 +46,8 @@ class Lpips(torch.nn.Module):
         slices = [layer for part in self.net.net.children() for layer in part.named_children()]
         for name, layer in slices:  # the slices keep torchvision's numbering of the layers
             if isinstance(layer, torch.nn.Conv2d):
-                layer.weight.data = weights[f"features.{name}.weight"]
-                layer.bias.data = weights[f"features.{name}.bias"]
+                keys = ("weight", "bias")
+                layer.load_state_dict({key: weights[f"features.{name}.{key}"] for key in keys})
         self.requires_grad_(False).eval()
 
     def forward(self, x: Images, y: Images) -> Float[Tensor, " b"]:
@@ -58,8 +58,8 @@ class Lpips(torch.nn.Module):
         """e(x) with LPIPS(x, y) = ‖e(x) − e(y)‖²: the normalised features, scaled by √(w_l/hw)."""
         features = self.net.net(self.net.scaling_layer(as_colour(x, LPIPS_SIDE)))
         scaled = [
-            lpips.normalize_tensor(f) * (head.model[-1].weight.clamp(min=0) / f[0, 0].numel()).sqrt()
-            for f, head in zip(features, self.net.lins, strict=True)
+            lpips.normalize_tensor(f) * (weight.clamp(min=0) / f[0, 0].numel()).sqrt()
+            for f, weight in zip(features, self.net.lins.parameters(), strict=True)
         ]
         return torch.cat([f.flatten(1) for f in scaled], dim=1)
 

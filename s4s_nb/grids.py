@@ -9,7 +9,7 @@ from torch import Tensor
 from s4s_nb.errors import InputError, choose
 from s4s_nb.schedules import Schedule
 
-Grid = Float[Tensor, " n+1"]
+Grid = Float[Tensor, " levels"]
 
 # Native timesteps of the 10-step schedules that Align Your Steps published (Sabour et al. 2024).
 ALIGN_YOUR_STEPS = {
@@ -72,7 +72,7 @@ def align_your_steps(levels: Sequence[float] | Tensor, steps: int) -> Grid:
     return check_grid((known[i] + (position - i) * (known[i + 1] - known[i])).exp())
 
 
-def _in_time(unit: Tensor, sigma_max: float, sigma_min: float, schedule: Schedule, power: float) -> Grid:
+def _in_time(unit: Tensor, sigma_max: float, sigma_min: float, schedule: Schedule, power: int) -> Grid:
     """Uniform in t^(1/power); the ends exact, whatever a round trip through t has rounded."""
     ends = check_grid(torch.tensor([sigma_max, sigma_min], dtype=torch.float64))
     first, last = schedule.time(ends) ** (1 / power)

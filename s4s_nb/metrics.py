@@ -15,8 +15,8 @@ from s4s_nb.distances import Images, as_colour
 from s4s_nb.files import bundled, read_safetensors
 
 FEATURE_SIDE = 96
-Features = Float[Tensor, "n 256"]
-Moments = tuple[Float[Tensor, " 256"], Float[Tensor, "256 256"]]
+Features = Float[Tensor, "n d"]
+Moments = tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]
 
 
 class Extractor(torch.nn.Module):
@@ -58,7 +58,7 @@ def extractor(device: str = "cpu") -> Extractor:
     return Extractor().to(device)
 
 
-def features(x: Images, batch: int = 100) -> Features:
+def features(x: Images, batch: int = 100) -> Float[Tensor, "b 256"]:
     """Features of many images, as float64 on the CPU."""
     net = extractor(str(x.device))
     return torch.cat([net(part).double().cpu() for part in x.split(batch)])

@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["S4S_NB_STATIC"] = "1"  # widgets draw once, at their starts
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+def pytest_itemcollected(item: Any) -> None:
     if not is_cell(item):
         return
     notebook: Any = item.parent

@@ -86,12 +86,13 @@ def heat_map(axis, matrix: np.ndarray, numbers: bool = True) -> None:
     axis.set_xticks(range(n))
     axis.set_yticks(range(n))
     axis.grid(False)
+    style = {"ha": "center", "va": "center", "fontsize": 7 if n <= 6 else 5.5}
     for i, j in zip(*np.nonzero(np.tril(matrix)), strict=True):
-        if numbers and abs(matrix[i, j]) >= 0.005:
-            dark = abs(matrix[i, j]) > 1.2
-            text = f"{matrix[i, j]:.2f}" if abs(matrix[i, j]) < 99.5 else f"{matrix[i, j]:.0f}"
-            style = {"ha": "center", "va": "center", "fontsize": 7 if n <= 6 else 5.5}
-            axis.text(j, i, text, color="white" if dark else "black", **style)
+        size = abs(matrix[i, j])
+        if numbers and size >= 0.005:
+            digits = sum(size < bound for bound in (9.995, 99.95))  # three in all fit the cell
+            ink = "white" if size > 1.2 else "black"
+            axis.text(j, i, f"{matrix[i, j]:.{digits}f}", color=ink, **style)
 
 
 def image_grid(images: dict[str, Tensor], side: float = 0.75) -> Figure:

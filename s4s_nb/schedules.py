@@ -7,7 +7,7 @@ Every map is float64-exact in both directions and differentiable: no rounding, n
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from s4s_nb.errors import InputError
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """The maps that a process needs; all work elementwise on tensors."""
 

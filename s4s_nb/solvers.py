@@ -43,11 +43,11 @@ class Solver:
     """
 
     name: str
-    sigmas: Float[Tensor, " n+1"]
-    A: Float[Tensor, "n n"]
-    B: Float[Tensor, "n n"]
-    model_sigmas: Float[Tensor, " n"] = None  # type: ignore[assignment]
-    kappa: Float[Tensor, " n"] = None  # type: ignore[assignment]
+    sigmas: Float[Tensor, " levels"]
+    A: Float[Tensor, "levels-1 levels-1"]
+    B: Float[Tensor, "levels-1 levels-1"]
+    model_sigmas: Float[Tensor, " levels-1"] = None  # type: ignore[assignment]
+    kappa: Float[Tensor, " levels-1"] = None  # type: ignore[assignment]
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -100,11 +100,11 @@ class Solver:
             raise InputError(f"{path} lacks parts of a solver ({error}); write it again.") from None
 
 
-def combine(weights: Float[Tensor, " n"], vectors: list[Tensor]) -> Tensor | float:
+def combine(weights: Float[Tensor, " n"], vectors: list[Tensor]) -> Tensor:
     """Σ_j w_j v_j over the vectors so far; zeros are skipped, unless they are being learned."""
     used = range(len(vectors)) if weights.requires_grad else weights.nonzero().flatten().tolist()
     terms = [weights[j] * vectors[j] for j in used]
-    return sum(terms[1:], start=terms[0]) if terms else 0.0
+    return sum(terms[1:], start=terms[0]) if terms else torch.zeros_like(vectors[0])
 
 
 def trajectory(

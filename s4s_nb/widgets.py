@@ -40,7 +40,7 @@ def start_of(control: Any) -> Any:
 
 def widget_of(name: str, control: Any) -> ipywidgets.Widget:
     """The ipywidget of a control; pictures follow when the slider is let go."""
-    look = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
+    look = {"description": name.replace("_", " "), "style": {"description_width": "6em"}}
     if isinstance(control, list):
         return ipywidgets.Dropdown(options=control, value=control[0], **look)
     low, high, step, start = control

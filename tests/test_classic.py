@@ -7,20 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s4s_nb.classic import (
-    LADDERS,
-    NAMES,
+from s4s_nb.classic import NAMES, make_solver
+from s4s_nb.denoisers import Counted
+from s4s_nb.errors import InputError
+from s4s_nb.grids import karras, log_snr
+from s4s_nb.multistep import (
     dpmpp_weights,
     ipndm_weights,
     linear_multistep,
-    make_solver,
     polynomial_weights,
     predictor_corrector,
     unipc_weights,
 )
-from s4s_nb.denoisers import Counted
-from s4s_nb.errors import InputError
-from s4s_nb.grids import karras, log_snr
+from s4s_nb.single_step import LADDERS
 from s4s_nb.solvers import sample, trajectory
 from tests.problems import F64, MIXTURE, fake_denoiser, graded_grid, log_grid, noise
 

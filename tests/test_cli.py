@@ -16,7 +16,7 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as stop:
         cli.main()
     printed = capsys.readouterr()
-    return stop.value.code or 0, printed.out, printed.err
+    return int(stop.value.code or 0), printed.out, printed.err
 
 
 @pytest.mark.parametrize(

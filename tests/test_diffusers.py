@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from s4s_nb.classic import linear_multistep, make_solver, polynomial_weights
+from s4s_nb.classic import make_solver
 from s4s_nb.grids import karras, log_snr
+from s4s_nb.multistep import linear_multistep, polynomial_weights
 from s4s_nb.solvers import Solver, sample, trajectory
 from tests.problems import F64, fake_denoiser, noise
 

@@ -9,10 +9,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from jaxtyping import TypeCheckError
 from packaging.requirements import Requirement
 
 import s4s_nb
+from s4s_nb.multistep import linear_multistep
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -70,16 +73,22 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("folder", ["s4s_nb", "tests"])
 def test_what_is_imported_is_required(folder):
-    imported = set().union(*map(imports, (ROOT / folder).glob("*.py")))
+    imported = set().union(*map(imports, (ROOT / folder).rglob("*.py")))
     other_names = {"IPython": "ipython", "PIL": "pillow", "yaml": "pyyaml"}
     third_party = imported - sys.stdlib_module_names - {"s4s_nb", "tests"}
     required = bounds(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"])
     assert {other_names.get(name, name) for name in third_party} <= set(required)
 
 
+def test_shapes_in_signatures_are_checked_under_test():
+    with pytest.raises(TypeCheckError, match="weights"):
+        linear_multistep(torch.tensor([3.0, 2.0, 1.0]), torch.eye(3), "noise")
+
+
 def test_requirements_are_lower_bounds():
     extras = PROJECT["optional-dependencies"].values()
-    for name, bound in bounds(sum(extras, PROJECT["dependencies"])).items():
+    requirements = [*PROJECT["dependencies"], *(r for extra in extras for r in extra)]
+    for name, bound in bounds(requirements).items():
         assert re.fullmatch(r">=[\d.]+", bound), f"{name}{bound}"
 
 

@@ -32,7 +32,7 @@ def changed(**parts) -> Solver:
         ({"model_sigmas": torch.tensor([3.0, 2.0, 0.0], dtype=F64)}, "stay positive"),
     ],
 )
-def test_bad_tables(parts, sentence):
+def test_bad_tables(unchecked, parts, sentence):
     with pytest.raises(InputError, match=sentence):
         changed(**parts)
 
@@ -47,7 +47,7 @@ def test_the_loop_is_the_equation():
     x, d = [noise()], []
     for i in range(3):
         d.append(fake_denoiser(kappa[i] * x[i], levels[i]))
-        x.append(sum(A[i, j] * x[j] + B[i, j] * d[j] for j in range(i + 1)))
+        x.append(torch.stack([A[i, j] * x[j] + B[i, j] * d[j] for j in range(i + 1)]).sum(0))
     states, outputs = trajectory(fake_denoiser, noise(), solver)
     assert all(torch.allclose(a, b, rtol=1e-13) for a, b in zip(states + outputs, x + d, strict=True))
 

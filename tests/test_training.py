@@ -78,7 +78,8 @@ def test_the_loss_falls(tmp_path):
 def test_preconditioning_at_the_extremes():
     """At tiny σ the denoiser is the identity, whatever the network says."""
     model = tiny()
-    torch.nn.init.normal_(model.net.head[-1].weight)
+    for parameter in model.net.head.parameters():
+        torch.nn.init.normal_(parameter)
     x, label = torch.randn(2, 1, 8, 8), torch.tensor([0, 2])
     assert (model(x, torch.full((2,), 1e-4), label) - x).abs().max() < 1e-2
 
