@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from s4s_nb.distances import lpips_distance
 
 Images = Float[Tensor, "b 3 h w"]
-Latents = Float[Tensor, "b c h/4 w/4"]
+Latents = Float[Tensor, "b c h4 w4"]
+"""A quarter of the side of the images: h4 = h/4."""
 
 
 class ResidualBlock(nn.Module):
@@ -35,6 +36,9 @@ class Autoencoder(nn.Module):
         latent_channels: of the latents.
         narrow, wide: feature maps at half and at a quarter of the image's side.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, latent_channels: int = 4, narrow: int = 32, wide: int = 64):
         super().__init__()

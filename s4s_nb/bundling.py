@@ -161,11 +161,11 @@ def memorised(samples: Tensor, images: Images) -> tuple[float, Tensor]:
 
 def class_accuracy(model: ImageModel, samples: Tensor) -> dict:
     """How often a classifier sees the class asked for: guided, and with the scale at 1."""
-    s = model.setting
-    if s.guidance_scale is None:
+    s, labels = model.setting, model.labels(len(samples))
+    if labels is None:
         return {}
     classifier = load_network(f"{s.network.split('-')[0]}-classifier")
-    starts, labels = model.starts("test", PLAIN_SAMPLES), model.labels(len(samples))
+    starts = model.starts("test", PLAIN_SAMPLES)
     plain = replace(model, setting=replace(s, guidance_scale=1))
     ends = run(plain.denoise, starts, plain.teacher(), labels[:PLAIN_SAMPLES], title="without guidance")
     seen = [accuracy(classifier, x.cpu(), labels[: len(x)].cpu()) for x in (samples, plain.images(ends))]

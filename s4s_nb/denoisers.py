@@ -30,6 +30,7 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor: ...
 
 
+@runtime_checkable
 class Conditional(Protocol):
     """What has a denoiser for every condition: ``given(labels)``, one label a sample."""
 

@@ -23,6 +23,6 @@ def average_gradients(model: nn.Module) -> None:
     """Every process gets the mean of all processes' gradients."""
     if not dist.is_initialized():
         return
-    for parameter in model.parameters():
-        dist.all_reduce(parameter.grad)
-        parameter.grad /= dist.get_world_size()
+    for gradient in (p.grad for p in model.parameters() if p.grad is not None):
+        dist.all_reduce(gradient)
+        gradient /= dist.get_world_size()

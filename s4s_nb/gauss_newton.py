@@ -28,14 +28,15 @@ Embedding = Callable[[Tensor], Tensor]
 """Images (b, …) → vectors (b, p) whose squared distance is the distance to be learned by."""
 
 DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)
-DIFFERENCE = 0.01
+DIFFERENCE = 1e-3
+"""Of ten times this, gradients were up to 19 % wrong on the bundled models; of this, 4 % at most."""
 
 
 @torch.no_grad()
 def normal_equations(
     denoise: Denoiser | Conditional, family: Family, parameters: Tensor, pairs: Pairs, embed: Embedding
 ) -> tuple[Tensor, Tensor]:
-    """JᵀJ (m, m) and Jᵀr (m,) of a batch, J by forward differences of step 0.01.
+    """JᵀJ (m, m) and Jᵀr (m,) of a batch, J by forward differences.
 
     Parameters are O(1) by construction, so one step size serves all. A parameter of step i costs the
     evaluations after step i alone: what comes before is taken from the undisturbed trajectory.

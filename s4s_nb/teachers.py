@@ -50,8 +50,18 @@ class Pairs:
 
 
 def bound(denoise: Denoiser | Conditional, labels: Tensor | None) -> Denoiser:
-    """The denoiser of samples with these labels; without labels it is ``denoise`` itself."""
-    return denoise if labels is None else denoise.given(labels)
+    """The denoiser of samples with these labels; an unconditional one is it already.
+
+    Raises:
+        InputError: labels are missing, or there is nothing that takes them.
+    """
+    if isinstance(denoise, Conditional):
+        if labels is None:
+            raise InputError("This model is conditional: pass a label for every sample.")
+        return denoise.given(labels)
+    if labels is not None:
+        raise InputError("This denoiser takes no labels; leave them out.")
+    return denoise
 
 
 @torch.inference_mode()

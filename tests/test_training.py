@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import torch
-from tests.tiny_training import images, tiny, train_tiny
 
 from s4s_nb.files import read_safetensors
 from s4s_nb.losses import edm_loss
 from s4s_nb.training import learning_rate, load_state, train
+from tests.tiny_training import images, tiny, train_tiny
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(SCRIPT.parent.parent)}

@@ -4,25 +4,33 @@ import pytest
 import torch
 
 from s4s_nb.classic import make_solver
+from s4s_nb.errors import InputError
 from s4s_nb.families import linear_multistep_family
 from s4s_nb.files import manifest
-from s4s_nb.gauss_newton import mean_distance, normal_equations
+from s4s_nb.gauss_newton import normal_equations
 from s4s_nb.judge import judge, reference
-from s4s_nb.teachers import bound, run
+from s4s_nb.solvers import sample
+from s4s_nb.teachers import Pairs, bound, run
 from s4s_nb.zoo import SETTINGS, load_model
 
 NAMES = list(SETTINGS)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_setting_runs_every_kind_of_solver_and_is_judged(name):
+def test_every_setting_runs_every_kind_of_solver(name):
     model = load_model(name)
     calls = 1 if model.setting.guidance_scale in (None, 1) else 2
-    for solver in ("euler", "dpmpp-2m", "unipc-2-bh2", "dpm-2s"):
+    for solver in ("euler", "ipndm-3", "unipc-2-bh2", "dpm-2s"):
         row, images = judge(model, make_solver(solver, 4, model.grid("logsnr")), samples=4)
         assert row["nfe"] == 4 * calls
-        assert torch.isfinite(images).all() and images.abs().max() < 3
-        assert 0 < row["lpips"] < 1 and row["rmse"] < 1
+        assert torch.isfinite(images).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_evaluations_come_closer_to_the_teacher(name):
+    model = load_model(name)
+    few, many = (judge(model, make_solver("dpmpp-2m", n, model.grid("karras")), 4)[0] for n in (4, 24))
+    assert many["lpips"] < 0.5 * few["lpips"] and many["rmse"] < 0.5 * few["rmse"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,6 +50,7 @@ def test_labels_reach_the_network(name):
     model = load_model(name)
     x, sigma = model.starts("test", 3), torch.tensor(5.0, dtype=torch.float64)
     labels = model.labels(3)
+    assert labels is not None
     moved = model.given((labels + 1) % model.classes)(x, sigma)
     assert (model.given(labels)(x, sigma) - moved).abs().max() > 0.01
     assert bound(model.denoise, labels)(x, sigma).allclose(model.given(labels)(x, sigma))
@@ -60,26 +69,28 @@ def test_the_denoiser_is_the_identity_at_the_last_level_and_bounded_at_the_first
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_least_squares_and_distance_agree(name):
-    """½ ∇ Σ ‖e(x) − e(y)‖² = Jᵀr: the embedding of a latent setting goes through the decoder."""
+def test_the_gradient_of_least_squares_is_that_of_backpropagation(name):
+    """Jᵀr = ½ ∇ Σ ‖e(x) − e(y)‖²; the embedding of a latent setting goes through the decoder."""
     model = load_model(name)
-    family = linear_multistep_family("dpmpp-2m", model.grid("logsnr")(2), order=2)
+    family = linear_multistep_family("dpmpp-2m", model.grid("logsnr")(3), order=2)
     starts, labels = model.starts("train", 2), model.labels(2)
-    from s4s_nb.teachers import Pairs
-
-    pairs = Pairs(
-        starts, run(model.denoise, starts, make_solver("euler", 4, model.grid("logsnr")), labels), labels
-    )
-    zero = torch.zeros(family.size, dtype=torch.float64)
-    _, gradient = normal_equations(model.denoise, family, zero, pairs, model.embed)
-    step = torch.zeros_like(zero)
-    step[0] = 0.02
-    values = [
-        mean_distance(model.denoise, family, zero + sign * step, pairs, model.embed) for sign in (-1, 1)
-    ]
-    slope = len(pairs) * (values[1] - values[0]) / 0.04
-    assert 2 * float(gradient[0]) == pytest.approx(slope, rel=0.15, abs=1e-3)
+    targets = run(model.denoise, starts, make_solver("dpmpp-2m", 12, model.grid("karras")), labels)
+    zero = torch.zeros(family.size, dtype=torch.float64, requires_grad=True)
+    ends = sample(bound(model.denoise, labels), starts, family.table(zero))
+    (0.5 * (model.embed(ends) - model.embed(targets)).square().sum()).backward()
+    pairs = Pairs(starts, targets, labels)
+    _, gradient = normal_equations(model.denoise, family, zero.detach(), pairs, model.embed)
+    assert zero.grad is not None
+    assert (gradient - zero.grad).norm() < 0.08 * zero.grad.norm()
 
 
 def test_everything_in_the_manifest_fits_the_budget():
     assert sum(entry["bytes"] for entry in manifest().values()) < 60e6
+
+
+def test_labels_are_neither_forgotten_nor_ignored():
+    conditional, plain = load_model("fashion-guided"), load_model("fashion")
+    with pytest.raises(InputError, match="pass a label"):
+        bound(conditional.denoise, None)
+    with pytest.raises(InputError, match="takes no labels"):
+        bound(plain.denoise, torch.tensor([0]))
