@@ -17,7 +17,7 @@ from s4s_nb.multistep import (
     unipc_weights,
 )
 from s4s_nb.schedules import VPLinear
-from s4s_nb.single_step import LADDERS, single_step
+from s4s_nb.single_step import LADDERS, ladder_steps, single_step
 from s4s_nb.solvers import Solver
 
 _vp_time = VPLinear().time
@@ -63,9 +63,7 @@ def make_solver(name: str, nfe: int, grid: Callable[[int], Grid], lower_final: b
     if nfe < 1:
         raise InputError(f"A solver needs at least one evaluation; got nfe = {nfe}.")
     if name in LADDERS:
-        ladder = LADDERS[name]
-        full = -(-nfe // len(ladder)) - 1
-        steps = [ladder[-1]] * full + [ladder[nfe - full * len(ladder) - 1]]
+        steps = ladder_steps(name, nfe)
         solver = single_step(grid(len(steps)), steps, name)
         if solver.nfe != nfe:
             raise InputError(

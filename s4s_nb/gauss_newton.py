@@ -15,12 +15,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.errors import InputError
 from s4s_nb.families import Family
 from s4s_nb.learn import Learned
+from s4s_nb.progress import bar
 from s4s_nb.solvers import sample, trajectory
 from s4s_nb.teachers import Pairs, bound
 
@@ -94,20 +94,20 @@ def learn_gauss_newton(
         raise InputError("Learning needs at least one training and one validation pair.")
     parameters = torch.zeros(family.size, dtype=torch.float64)
     history = [(0, mean_distance(denoise, family, parameters, validation, embed))]
-    bar = tqdm(total=iterations, desc=f"S4S from {family.start}", disable=not progress)
+    iterating = bar(total=iterations, desc=f"S4S from {family.start}", disable=not progress)
     for iteration in range(1, iterations + 1):
         parts = [normal_equations(denoise, family, parameters, part, embed) for part in train.split(batch)]
         JJ, Jr = (torch.stack(p).sum(0) for p in zip(*parts, strict=True))
         steps = [torch.linalg.solve(JJ + mu * torch.diag(JJ.diag()), -Jr) for mu in DAMPINGS]
         values = [mean_distance(denoise, family, parameters + s, validation, embed) for s in steps]
         value, step = min(zip(values, steps, strict=True), key=lambda pair: pair[0])
-        bar.update()
+        iterating.update()
         if not value < history[-1][1]:
             break
         parameters = parameters + step
         history.append((iteration, value))
-        bar.set_postfix(validation=f"{value:.4f}", start=f"{history[0][1]:.4f}")
-    bar.close()
+        iterating.set_postfix(validation=f"{value:.4f}", start=f"{history[0][1]:.4f}")
+    iterating.close()
     solver = family.table(parameters)
     record = {
         "method": "s4s",

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.errors import InputError
 from s4s_nb.families import Family
+from s4s_nb.progress import bar
 from s4s_nb.solvers import Solver, sample
 from s4s_nb.teachers import Pairs, bound
 
@@ -73,7 +73,7 @@ def learn_s4s(
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     history = [(0, _validate(denoise, family, parameters, validation, distance))]
     best, best_parameters = history[0][1], parameters.detach().clone()
-    bar = tqdm(total=updates, desc=f"S4S from {family.start}", disable=not progress, mininterval=1)
+    updating = bar(total=updates, desc=f"S4S from {family.start}", disable=not progress, mininterval=1)
     for _ in range(epochs):
         for chosen in torch.randperm(len(train), generator=generator).split(batch):
             loss = end_point_loss(denoise, family.table(parameters), train[chosen], distance)
@@ -86,13 +86,13 @@ def learn_s4s(
             torch.nn.utils.clip_grad_norm_([parameters], 1.0)
             optimizer.step()
             cosine.step()
-            bar.update()
+            updating.update()
         value = _validate(denoise, family, parameters, validation, distance)
         history.append((cosine.last_epoch, value))
-        bar.set_postfix(validation=f"{value:.4f}", start=f"{history[0][1]:.4f}")
+        updating.set_postfix(validation=f"{value:.4f}", start=f"{history[0][1]:.4f}")
         if value < best:
             best, best_parameters = value, parameters.detach().clone()
-    bar.close()
+    updating.close()
     solver = family.table(best_parameters)
     record = {
         "method": "s4s",

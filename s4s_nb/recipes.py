@@ -80,7 +80,7 @@ RECIPES = {
         loss=partial(
             native_loss, schedule=COSINE, prediction="velocity", times=uniform_times, label_dropout=0.3
         ),
-        total_images=120_000,
+        total_images=240_000,
         licence=FACES_LICENCE,
         latent=True,
     ),

@@ -11,8 +11,12 @@ from torch import Tensor
 from s4s_nb.grids import Grid, check_grid
 from s4s_nb.solvers import Solver
 
-Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(σ, σ') → stage levels (s,) and absolute noise weights (s, s) of the states that follow them."""
+Step = Callable[..., tuple[Tensor, Tensor]]
+"""(σ, σ', nodes) → stage levels (s,) and absolute noise weights (s, s) of the states after them."""
+
+
+Node = float | Tensor
+"""A fraction of the step in λ."""
 
 
 def _euler_step(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,7 +29,7 @@ def _heun_step(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([a, b]), torch.stack([torch.stack([d, zero]), torch.stack([d, d]) / 2])
 
 
-def _dpm2_step(a: Tensor, b: Tensor, r: float = 0.5) -> tuple[Tensor, Tensor]:
+def _dpm2_step(a: Tensor, b: Tensor, r: Node = 0.5) -> tuple[Tensor, Tensor]:
     """DPM-Solver-2: a stage at the fraction r of the step in λ (Lu et al. 2022, algorithm 4)."""
     s = a ** (1 - r) * b**r
     d, zero = b - a, torch.zeros_like(a)
@@ -33,7 +37,7 @@ def _dpm2_step(a: Tensor, b: Tensor, r: float = 0.5) -> tuple[Tensor, Tensor]:
     return torch.stack([a, s]), torch.stack([torch.stack([s - a, zero]), last])
 
 
-def _dpm3_step(a: Tensor, b: Tensor, r1: float = 1 / 3, r2: float = 2 / 3) -> tuple[Tensor, Tensor]:
+def _dpm3_step(a: Tensor, b: Tensor, r1: Node = 1 / 3, r2: Node = 2 / 3) -> tuple[Tensor, Tensor]:
     """DPM-Solver-3: stages at r1, r2 of the step in λ (Lu et al. 2022, algorithm 5)."""
     s1, s2 = a ** (1 - r1) * b**r1, a ** (1 - r2) * b**r2
     h, zero = (a / b).log(), torch.zeros_like(a)
@@ -64,3 +68,13 @@ LADDERS: dict[str, tuple[Step, ...]] = {
     "dpm-3s": (_euler_step, _dpm2_step, _dpm3_step),
 }
 """Single-step methods by their number of stages; the last step may have to make do with fewer."""
+
+NODES: dict[Step, tuple[float, ...]] = {_dpm2_step: (0.5,), _dpm3_step: (1 / 3, 2 / 3)}
+"""Nodes inside a step, as fractions of it in λ."""
+
+
+def ladder_steps(name: str, nfe: int) -> list[Step]:
+    """The steps that spend ``nfe`` evaluations: full ones, and a last one with what is left."""
+    ladder = LADDERS[name]
+    full = -(-nfe // len(ladder)) - 1
+    return [ladder[-1]] * full + [ladder[nfe - full * len(ladder) - 1]]

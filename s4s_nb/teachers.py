@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.errors import InputError, choose
+from s4s_nb.progress import bar
 from s4s_nb.solvers import Solver, sample
 
 SEEDS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
@@ -76,7 +76,7 @@ def run(
     """End points of ``solver`` from many starts, batch by batch, with a bar if it has a title."""
     ends = []
     parts = [slice(first, first + batch) for first in range(0, len(starts), batch)]
-    for part in tqdm(parts, desc=title, disable=title is None, mininterval=1):
+    for part in bar(parts, desc=title, disable=title is None, mininterval=1):
         given = bound(denoise, None if labels is None else labels[part])
         ends.append(sample(given, starts[part], solver))
     return torch.cat(ends)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from s4s_nb.distributed import average_gradients, world
 from s4s_nb.files import read_safetensors, write_safetensors
+from s4s_nb.progress import bar
 
 SAVE_EVERY_SECONDS = 45
 
@@ -63,7 +63,7 @@ def train(
     record = load_state(state_file, model, ema, optimizer)
     steps, before = total_images // batch, record["seconds"]
     started = saved = time.monotonic()
-    bar = tqdm(total=steps, initial=record["step"], unit="step", mininterval=2, disable=rank > 0)
+    stepping = bar(total=steps, initial=record["step"], unit="step", mininterval=2, disable=rank > 0)
     while record["step"] < steps:
         step = record["step"]
         generator = torch.Generator().manual_seed((seed * 10**9 + step) * processes + rank)
@@ -84,9 +84,9 @@ def train(
         if rank == 0 and (now - saved > SAVE_EVERY_SECONDS or step + 1 == steps):
             save_state(state_file, model, ema, optimizer, record)
             saved = now
-        bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
-        bar.update()
-    bar.close()
+        stepping.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        stepping.update()
+    stepping.close()
     return ema, {
         "images_seen": steps * batch,
         "batch": batch,
