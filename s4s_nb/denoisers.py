@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from s4s_nb.errors import InputError
 from s4s_nb.schedules import Schedule
@@ -81,6 +82,18 @@ def guided(conditional: Denoiser, unconditional: Denoiser, guidance_scale: float
         return d_u + guidance_scale * (conditional(x, sigma) - d_u)
 
     return denoise
+
+
+def checkpointed(denoise: Denoiser) -> Denoiser:
+    """The same outputs and gradients, but no activations are kept: backward evaluates once more.
+
+    Memory then grows by a state a step instead of a network's activations (Chen et al. 2016).
+    """
+
+    def call(x: Tensor, sigma: Tensor) -> Tensor:
+        return checkpoint(denoise, x, sigma, use_reentrant=False)
+
+    return call
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
     min_φ  E_{x_T}  d( Ψ_φ(x_T), Ψ_*(x_T) )
 
-with Ψ_φ the student, a table with parameters φ, Ψ_* the teacher, d a distance such as LPIPS. This
-is the hard objective of S4S (Frankel et al. 2025, algorithm 1 with radius 0).
+with Ψ_φ the student, a table with parameters φ, Ψ_* the teacher, d a distance such as LPIPS: the hard
+objective (Frankel et al. 2025, algorithm 1). With a radius the start may move; see :mod:`s4s_nb.relaxed`.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.errors import InputError
 from s4s_nb.families import Family
 from s4s_nb.progress import bar
+from s4s_nb.relaxed import RelaxedStarts
 from s4s_nb.solvers import Solver, sample
 from s4s_nb.teachers import Pairs, bound
 
@@ -52,21 +53,29 @@ def learn_s4s(
     epochs: int = 10,
     batch: int = 20,
     learning_rate: float = 1e-2,
+    radius: float = 0.0,
     seed: int = 0,
     progress: bool = True,
 ) -> Learned:
     """Adam with a cosine on the family's parameters, from zero: the classic solver exactly.
 
-    The validation distance is measured before the first update and after every epoch, and the best
-    parameters seen are returned, so that on the validation pairs the result is never worse than
-    its start. Gradients are clipped to norm 1: those of the first steps pass through all later ones.
+    The validation distance is the hard one, from x_T itself whatever the radius. It is measured before
+    the first update and after every epoch, and the best parameters seen are returned, so that on the
+    validation pairs the result is never worse than its start. Gradients are clipped to norm 1: those of
+    the first steps pass through all later ones.
+
+    Args:
+        radius: r of the relaxed objective, in units of unit noise; :func:`s4s_nb.relaxed.radius_rule`
+            gives S4S's. Starts move by SGD with rate 12/N, as in LD3's code.
 
     Raises:
-        InputError: no pairs, or a loss that is not finite.
+        InputError: no pairs, a negative radius, or a loss or gradient that is not finite.
     """
     if not len(train) or not len(validation):
         raise InputError("Learning needs at least one training and one validation pair.")
     parameters = torch.zeros(family.size, dtype=torch.float64, requires_grad=True)
+    start = family.table(parameters.detach())
+    starts = RelaxedStarts(train, float(start.sigmas[0]), radius)
     optimizer = torch.optim.Adam([parameters], lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
     updates = epochs * -(-len(train) // batch)
@@ -76,13 +85,12 @@ def learn_s4s(
     updating = bar(total=updates, desc=f"S4S from {family.start}", disable=not progress, mininterval=1)
     for _ in range(epochs):
         for chosen in torch.randperm(len(train), generator=generator).split(batch):
-            loss = end_point_loss(denoise, family.table(parameters), train[chosen], distance)
-            if not torch.isfinite(loss):
-                raise InputError(
-                    f"The loss became {loss.item()} at update {cosine.last_epoch}; lower the learning rate."
-                )
+            part = starts[chosen]
+            loss = end_point_loss(denoise, family.table(parameters), part, distance)
             optimizer.zero_grad()
             loss.backward()
+            check_finite(loss, parameters, cosine.last_epoch)
+            starts.descend(chosen, part, rate=12 / start.nfe)
             torch.nn.utils.clip_grad_norm_([parameters], 1.0)
             optimizer.step()
             cosine.step()
@@ -103,11 +111,26 @@ def learn_s4s(
         "updates": updates,
         "batch": batch,
         "learning_rate": learning_rate,
+        "radius": radius,
+        "boundary_share": starts.boundary_share,
         "seed": seed,
         "validation_start": history[0][1],
         "validation_best": best,
     }
     return Learned(replace(solver, info={**solver.info, **record}), best_parameters, history)
+
+
+def check_finite(loss: Tensor, parameters: Tensor, update: int) -> None:
+    """:class:`InputError` that says where a loss or a gradient stopped being a number."""
+    if not torch.isfinite(loss):
+        raise InputError(f"The loss became {loss.item()} at update {update}; lower the learning rate.")
+    assert parameters.grad is not None
+    bad = (~torch.isfinite(parameters.grad)).nonzero().flatten().tolist()
+    if bad:
+        raise InputError(
+            f"The gradient of parameters {bad} is not finite at update {update}, though the loss is:"
+            " look for a root or a norm at 0 in the distance, or for half precision in the network."
+        )
 
 
 @torch.no_grad()
