@@ -73,6 +73,31 @@ def train(
 
 
 @app.command()
+def teacher(
+    out: Annotated[Path, typer.Option(help="Folder of the pairs; goes on where it was left.")],
+    model: Model = "fashion",
+    pairs: Annotated[int, typer.Option(help="How many.")] = 700,
+    split: Annotated[str, typer.Option(help="Noises of which split: train or validation.")] = "train",
+    device: Device = "cpu",
+    json: Json = None,
+) -> None:
+    """Store pairs of noise seeds and the teacher's end points in shards; resumable.
+
+    Several GPUs by torchrun --nproc-per-node N -m s4s_nb.cli teacher …
+    """
+    from s4s_nb.files import write_json
+    from s4s_nb.pair_store import PairStore
+    from s4s_nb.zoo import load_model
+
+    loaded = load_model(model, check_device(device))
+    store = PairStore(out, loaded, loaded.teacher(), pairs, split)
+    store.make()
+    if json:
+        write_json(json, store.manifest() | {"pairs": pairs})
+    typer.echo(f"{pairs} pairs of {model}, {store.teacher.nfe} evaluations each, are in {out}/.")
+
+
+@app.command()
 def sample(
     out: Annotated[Path, typer.Option(help="The PNG to write.")],
     model: Model = "fashion",

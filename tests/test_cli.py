@@ -74,6 +74,17 @@ def test_evaluate_and_sample(monkeypatch, capsys, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_teacher_goes_on_where_it_was_left(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "pairs"
+    for count in ("1", "2"):
+        status, out, _ = call(monkeypatch, capsys, "teacher", "--pairs", count, "--out", str(folder))
+        assert status == 0 and f"{count} pairs of fashion, 60 evaluations each" in out
+    assert json.loads((folder / "00000.json").read_text())["pairs"] == 2
+    options = ["--pairs", "1", "--out", str(folder), "--split", "validation"]
+    status, _, error = call(monkeypatch, capsys, "teacher", *options)
+    assert status == 2 and "holds other pairs" in error
+
+
 def test_models(monkeypatch, capsys, tmp_path):
     """Every setting has its card, a converged teacher, and a floor below the teacher's distance."""
     status, out, _ = call(monkeypatch, capsys, "models", "--json", str(tmp_path / "models.json"))
