@@ -82,16 +82,16 @@ class Solver:
         """N, the number of denoiser evaluations."""
         return len(self.sigmas) - 1
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the table as safetensors with its name and ``info`` as JSON metadata."""
         tensors = {k: getattr(self, k) for k in ("sigmas", "A", "B", "model_sigmas", "kappa")}
         metadata = {"format": FORMAT, "name": self.name, "info": json.dumps(self.info)}
-        write_safetensors(path, tensors, metadata)
+        write_safetensors(Path(path), tensors, metadata)
 
     @classmethod
-    def load(cls, path: Path) -> "Solver":
+    def load(cls, path: Path | str) -> "Solver":
         """Read a table back; :class:`InputError` if the file is missing, damaged or foreign."""
-        tensors, metadata = read_safetensors(path)
+        tensors, metadata = read_safetensors(Path(path))
         if metadata.get("format") != FORMAT:
             raise InputError(f"{path} is not a solver file of this package ({FORMAT!r}).")
         try:

@@ -15,7 +15,9 @@ from jaxtyping import TypeCheckError
 from packaging.requirements import Requirement
 
 import s4s_nb
+from s4s_nb.denoisers import GaussianMixture
 from s4s_nb.multistep import linear_multistep
+from s4s_nb.solvers import Solver
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -229,3 +231,26 @@ def test_workflow_runs_the_same_command_from_the_oldest_python_on():
     job = yaml.safe_load(read(".github/workflows/test.yml"))["jobs"]["test"]
     assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
     assert f">={job['strategy']['matrix']['python'][0]}" == PROJECT["requires-python"]
+
+
+@pytest.mark.parametrize("side, channels", [(16, 1), (40, 3)])
+def test_the_python_of_the_readme_runs_for_a_model_that_the_package_has_never_seen(
+    tmp_path, monkeypatch, side, channels
+):
+    """Two Gaussians of images, and three pairs instead of eighty."""
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    means = torch.rand(2, channels * side**2, generator=generator, dtype=torch.float64) * 2 - 1
+    mixture = GaussianMixture(means, torch.tensor([0.1, 0.2]))
+
+    def denoise(x, sigma):
+        return mixture(x.flatten(1).double(), sigma).reshape(x.shape).to(x.dtype)
+
+    code = "\n".join(re.findall(r"```python\n(.*?)\n```", readme(), re.DOTALL))
+    code = code.replace('"train", 80', '"train", 3').replace('"validation", 40', '"validation", 2')
+    code = code.replace("3, 32, 32", f"{channels}, {side}, {side}")
+    names = {"denoise": denoise}
+    exec(code, names)
+    learned = names["learned"]
+    assert Solver.load(tmp_path / "five_steps.safetensors").nfe == 5
+    assert learned.history[-1][1] <= learned.history[0][1]
