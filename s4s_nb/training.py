@@ -49,8 +49,8 @@ def train(
 
     Progress is saved to ``state_file`` every 45 seconds; a run that finds the file goes on from there.
     Every step draws its batch, noise and dropped labels from a generator seeded by the step, so an
-    interrupted run ends with the same bits as an uninterrupted one (on the CPU). Under ``torchrun``
-    every process takes its share of the batch.
+    interrupted run ends with the same bits as an uninterrupted one (on the CPU, with as many threads).
+    Under ``torchrun`` every process takes its share of the batch.
 
     Args:
         images: uint8 pixels, which are scaled to [−1, 1], or latents, which are taken as they are.
