@@ -16,6 +16,9 @@ Model = Annotated[str, typer.Option(help="Name of a bundled setting.")]
 Name = Annotated[str, typer.Option("--solver", help="A classic solver, 'teacher', or a solver file.")]
 Nfe = Annotated[int, typer.Option(help="Evaluations of the denoiser, for a classic solver.")]
 GridName = Annotated[str, typer.Option("--grid", help="karras, logsnr, uniform, quadratic.")]
+LowerFinal = Annotated[
+    bool, typer.Option(help="Lower a classic solver's order at the end, as the tour does.")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 
 
@@ -104,6 +107,7 @@ def sample(
     solver: Name = "teacher",
     nfe: Nfe = 5,
     grid: GridName = "logsnr",
+    lower_final: LowerFinal = False,
     count: Annotated[int, typer.Option(help="How many images.")] = 100,
     device: Device = "cpu",
 ) -> None:
@@ -113,7 +117,7 @@ def sample(
     from s4s_nb.zoo import load_model
 
     loaded = load_model(model, check_device(device))
-    table = loaded.solver(solver, nfe, grid)
+    table = loaded.solver(solver, nfe, grid, lower_final)
     starts, labels = loaded.starts("test", count), loaded.labels(count)
     save_samples(out, loaded.images(run(loaded.denoise, starts, table, labels, title=table.name)))
     typer.echo(f"{count} samples of {table.name} at {table.nfe} NFE are in {out}.")
@@ -125,6 +129,7 @@ def evaluate(
     solver: Name = "teacher",
     nfe: Nfe = 5,
     grid: GridName = "logsnr",
+    lower_final: LowerFinal = False,
     samples: Annotated[int, typer.Option(help="How many test noises.")] = 500,
     device: Device = "cpu",
     json: Json = None,
@@ -140,7 +145,7 @@ def evaluate(
         names = {"solver": solver, "kind": "teacher", "grid": loaded.setting.teacher_grid}
         row = judge_teacher(loaded, samples)
     else:
-        table = loaded.solver(solver, nfe, grid)
+        table = loaded.solver(solver, nfe, grid, lower_final)
         kind = "learned" if "method" in table.info else "classical"
         names = {"solver": table.name, "kind": kind, "grid": table.info.get("grid", grid)}
         row, _ = judge(loaded, table, samples, title=table.name)

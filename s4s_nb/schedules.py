@@ -155,7 +155,7 @@ class VPDiscrete(_VariancePreserving):
         return torch.exp(levels[i] + (t - i) * (levels[i + 1] - levels[i]))
 
     def time(self, sigma: Tensor) -> Tensor:
-        levels, log_sigma = self._log_levels().to(sigma.device), torch.log(sigma)
+        levels, log_sigma = self._log_levels().to(sigma.device), torch.log(sigma.double())
         i = (torch.searchsorted(levels, log_sigma.detach()) - 1).clamp(0, len(levels) - 2)
         return i + (log_sigma - levels[i]) / (levels[i + 1] - levels[i])
 

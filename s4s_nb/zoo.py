@@ -16,7 +16,7 @@ from s4s_nb.distances import lpips_distance
 from s4s_nb.errors import choose
 from s4s_nb.files import bundled, read_safetensors
 from s4s_nb.grids import Grid, make_grid
-from s4s_nb.recipes import RECIPES, Recipe, new_network
+from s4s_nb.recipes import COSINE, RECIPES, Recipe, new_network
 from s4s_nb.schedules import VE, Schedule, VPLinear
 from s4s_nb.solvers import Solver
 from s4s_nb.teachers import Pairs, run, seeded_noise
@@ -61,9 +61,23 @@ FASHION = Setting(
     sigma_max=80.0,
     sigma_min=0.002,
 )
+FACES_LATENT = Setting(
+    title="DiceBear faces, latents, unconditional",
+    network="faces-latent",
+    shape=(4, 16, 16),
+    schedule=COSINE,
+    prediction="velocity",
+    clock=COSINE,
+    sigma_max=80.0,
+    sigma_min=0.01,
+)
 SETTINGS = {
     "fashion": FASHION,
     "fashion-guided": replace(FASHION, title="Fashion-MNIST, pixels, guided", guidance_scale=2.0),
+    "faces-latent": FACES_LATENT,
+    "faces-latent-guided": replace(
+        FACES_LATENT, title="DiceBear faces, latents, guided", guidance_scale=2.0
+    ),
 }
 
 
@@ -149,13 +163,13 @@ class ImageModel:
         title = f"teacher, {split}"
         return Pairs(starts, run(self.denoise, starts, self.teacher(), labels, title=title), labels)
 
-    def solver(self, name: str, nfe: int, grid: str) -> Solver:
+    def solver(self, name: str, nfe: int, grid: str, lower_final: bool = False) -> Solver:
         """A solver by name: "teacher", a solver file (.safetensors), or a classic one."""
         if name == "teacher":
             return self.teacher()
         if name.endswith(".safetensors"):
             return Solver.load(Path(name))
-        return make_solver(name, nfe, self.grid(grid))
+        return make_solver(name, nfe, self.grid(grid), lower_final)
 
 
 def load_model(name: str, device: str = "cpu") -> ImageModel:

@@ -74,6 +74,15 @@ def test_evaluate_and_sample(monkeypatch, capsys, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_evaluate_lowers_the_order_on_request(monkeypatch, capsys, tmp_path):
+    values = []
+    for option in ("--no-lower-final", "--lower-final"):
+        options = ["--solver", "unipc-3-bh2", "--nfe", "5", "--grid", "karras", "--samples", "8", option]
+        call(monkeypatch, capsys, "evaluate", *options, "--json", str(tmp_path / "row.json"))
+        values.append(json.loads((tmp_path / "row.json").read_text())["lpips"])
+    assert values[1] < values[0]
+
+
 def test_teacher_goes_on_where_it_was_left(monkeypatch, capsys, tmp_path):
     folder = tmp_path / "pairs"
     for count in ("1", "2"):

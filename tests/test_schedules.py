@@ -71,3 +71,9 @@ def test_discrete_lists_are_those_of_diffusers(ours, theirs):
 def test_an_unknown_list_names_the_known_ones():
     with pytest.raises(InputError, match="scaled_linear"):
         VPDiscrete.from_betas("sigmoid")
+
+
+def test_discrete_times_take_levels_in_single_precision():
+    schedule = VPDiscrete.from_betas("linear")
+    t = schedule.time(torch.tensor([0.5, 20.0]))
+    assert (schedule.level(t) - torch.tensor([0.5, 20.0])).abs().max() < 1e-5
