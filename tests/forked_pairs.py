@@ -1,0 +1,94 @@
+"""A slow teacher's pairs, made by processes that are killed or run at once.
+
+python forked_pairs.py kills|company FOLDER
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from s4s_nb.classic import make_solver
+from s4s_nb.grids import log_snr
+from s4s_nb.pair_store import PairStore
+from s4s_nb.teachers import seeded_noise
+from tests.test_learn import MIXTURE
+
+TEACHER = make_solver("dpmpp-2m", 12, lambda n: log_snr(n, 10.0, 0.01))
+
+
+@dataclass
+class Mixture:
+    """The exact mixture as a model that the package has never seen."""
+
+    name: str = "mixture"
+    device: str = "cpu"
+    pause: float = 0.0
+
+    @property
+    def denoise(self):
+        def slow(x, sigma):
+            time.sleep(self.pause)
+            return MIXTURE(x, sigma)
+
+        return slow
+
+    def starts(self, split: str, count: int, first: int = 0) -> Tensor:
+        return 10 * seeded_noise(split, count, (2,), first).double()
+
+    def labels(self, count: int, first: int = 0) -> None:
+        return None
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def twenty_kills(folder: Path) -> None:
+    """Nothing is lost but the shard in hand, and the end is that of an undisturbed run."""
+    whole = PairStore(folder / "whole", Mixture(), TEACHER, count=400, shard=10)
+    whole.make(title=None)
+    store = replace(whole, folder=folder / "killed", model=Mixture(pause=0.001))
+    randomness, kills, seen = random.Random(0), 0, set()
+    while True:
+        child = os.fork()
+        if child == 0:
+            store.make(title=None)
+            os._exit(0)
+        if kills < 20:
+            time.sleep(randomness.uniform(0.005, 0.04))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        finished = {index for index in range(store.shards) if store.whole(index)}
+        assert seen <= finished
+        seen = finished
+        if os.WIFEXITED(status):
+            break
+        kills += 1
+    assert kills == 20 and len(seen) == 40
+    left = {name: data for name, data in contents(store.folder).items() if not name.startswith(".")}
+    assert left == contents(whole.folder)
+
+
+def company(folder: Path) -> None:
+    """Two processes on one folder write the same as one."""
+    store = PairStore(folder / "shared", Mixture(pause=0.002), TEACHER, count=25, shard=10)
+    children = []
+    for _ in range(2):
+        children.append(os.fork())
+        if children[-1] == 0:
+            store.make(title=None)
+            os._exit(0)
+    assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+    alone = replace(store, folder=folder / "alone")
+    alone.make(title=None)
+    assert contents(store.folder) == contents(alone.folder)
+
+
+if __name__ == "__main__":
+    {"kills": twenty_kills, "company": company}[sys.argv[1]](Path(sys.argv[2]))
