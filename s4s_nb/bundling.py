@@ -14,7 +14,7 @@ from s4s_nb.distances import lpips_distance, rmse
 from s4s_nb.distributed import world
 from s4s_nb.errors import choose
 from s4s_nb.files import DATA, bundle, write_json, write_safetensors
-from s4s_nb.judge import reference
+from s4s_nb.judge import pairwise, reference
 from s4s_nb.metrics import features, frechet_distance, moments
 from s4s_nb.plots import save_samples
 from s4s_nb.recipes import RECIPES, new_network
@@ -91,11 +91,9 @@ def own_quality(net: nn.Module, images: Images) -> dict:
         net.normalise(scaled(images.train))
         decoded = torch.cat([net.decode(net.encode(part)) for part in test.split(100)]).clamp(-1, 1)
         mse = (decoded - test).square().flatten(1).mean(1)
-        distance = lpips_distance()
-        parts = zip(decoded.split(100), test.split(100), strict=True)
         return {
             "test_psnr": round(float((10 * (4 / mse).log10()).mean()), 2),
-            "test_lpips": round(float(torch.cat([distance(a, b) for a, b in parts]).mean()), 4),
+            "test_lpips": round(float(pairwise(lpips_distance(), decoded, test).mean()), 4),
         }
     return {}
 

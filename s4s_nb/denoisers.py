@@ -6,7 +6,8 @@ by the small adapters below.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -102,9 +103,11 @@ class Counted:
 
     call: Callable[..., Tensor]
     nfe: int = 0
+    lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        self.nfe += 1
+        with self.lock:  # batches may run side by side
+            self.nfe += 1
         return self.call(*inputs)
 
 

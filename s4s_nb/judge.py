@@ -10,7 +10,9 @@ from torch import Tensor
 from s4s_nb.distances import lpips_distance, rmse
 from s4s_nb.errors import InputError
 from s4s_nb.files import bundled, read_safetensors
+from s4s_nb.learn import Distance
 from s4s_nb.metrics import Moments, features, frechet_distance, moments
+from s4s_nb.parallel import batch_size, map_batches
 from s4s_nb.solvers import Solver
 from s4s_nb.teachers import run
 from s4s_nb.zoo import ImageModel, load_model
@@ -67,14 +69,13 @@ def judge(
         InputError: more samples than the stored teacher has, or fewer than two.
     """
     check_count(model, samples)
-    batch = min(100, samples)
     starts, labels = model.starts("test", samples), model.labels(samples)
     model.network.nfe = 0
     started = time.perf_counter()
-    images = model.images(run(model.denoise, starts, solver, labels, batch, title), batch)
+    images = model.images(run(model.denoise, starts, solver, labels, title=title))
     seconds = time.perf_counter() - started
     row = {
-        "nfe": model.network.nfe // -(-samples // batch),
+        "nfe": model.network.nfe // -(-samples // batch_size(model.device)),
         **compare(model, images),
         "seconds_per_100": 100 * seconds / samples,
     }
@@ -93,7 +94,7 @@ def compare(model: ImageModel, images: Tensor) -> dict:
     """Distances of images from the first test noises to the teacher's and to the real ones."""
     samples, ref = len(images), reference(model.name)
     target = ref.teacher[:samples].to(images)
-    lpips = torch.cat(per_batch(lpips_distance(model.device), images, target)).cpu()
+    lpips = pairwise(lpips_distance(model.device), images, target).cpu()
     f = features(images)
     teacher = moments(ref.teacher_features[:samples])
     return {
@@ -117,9 +118,11 @@ def judge_teacher(model: ImageModel, samples: int = 500) -> dict:
 
 
 @torch.inference_mode()
-def per_batch(distance, x: Tensor, y: Tensor, batch: int = 100) -> list[Tensor]:
-    """Distances of many pairs, batch by batch."""
-    return [distance(a, b) for a, b in zip(x.split(batch), y.split(batch), strict=True)]
+def pairwise(distance: Distance, x: Tensor, y: Tensor) -> Tensor:
+    """Distances of many pairs of images."""
+    size = batch_size(x.device)
+    parts = list(zip(x.split(size), y.split(size), strict=True))
+    return torch.cat(map_batches(lambda part: distance(*part), parts, x.device))
 
 
 def bootstrap_error(f: Tensor, target: Moments, resamples: int = 20, seed: int = 0) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from s4s_nb.distances import Images, as_colour
 from s4s_nb.files import bundled, read_safetensors
+from s4s_nb.parallel import batch_size, map_batches
 
 FEATURE_SIDE = 96
 Features = Float[Tensor, "n d"]
@@ -58,10 +59,10 @@ def extractor(device: str = "cpu") -> Extractor:
     return Extractor().to(device)
 
 
-def features(x: Images, batch: int = 100) -> Float[Tensor, "b 256"]:
+def features(x: Images) -> Float[Tensor, "b 256"]:
     """Features of many images, as float64 on the CPU."""
-    net = extractor(str(x.device))
-    return torch.cat([net(part).double().cpu() for part in x.split(batch)])
+    parts = map_batches(extractor(str(x.device)), x.split(batch_size(x.device)), x.device)
+    return torch.cat(parts).double().cpu()
 
 
 def moments(f: Features) -> Moments:

@@ -94,7 +94,7 @@ RECIPES = {
             times=logit_normal_times,
             label_dropout=0.1,
         ),
-        total_images=400_000,
+        total_images=200_000,
         licence=FACES_LICENCE,
         latent=True,
     ),

@@ -1,6 +1,5 @@
 """Teacher trajectories: pairs of a noise and the end point that a many-step solver gives it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.errors import InputError, choose
-from s4s_nb.progress import bar
+from s4s_nb.parallel import batch_size, map_batches
 from s4s_nb.solvers import Solver, sample
 
 SEEDS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
@@ -44,9 +43,9 @@ class Pairs:
         labels = None if self.labels is None else self.labels[chosen]
         return Pairs(self.starts[chosen], self.targets[chosen], labels)
 
-    def split(self, batch: int) -> Iterator["Pairs"]:
+    def split(self, batch: int) -> list["Pairs"]:
         """The pairs in order, at most ``batch`` at a time."""
-        return (self[first : first + batch] for first in range(0, len(self), batch))
+        return [self[first : first + batch] for first in range(0, len(self), batch)]
 
 
 def bound(denoise: Denoiser | Conditional, labels: Tensor | None) -> Denoiser:
@@ -70,13 +69,15 @@ def run(
     starts: Tensor,
     solver: Solver,
     labels: Tensor | None = None,
-    batch: int = 100,
+    batch: int | None = None,
     title: str | None = None,
 ) -> Tensor:
-    """End points of ``solver`` from many starts, batch by batch, with a bar if it has a title."""
-    ends = []
-    parts = [slice(first, first + batch) for first in range(0, len(starts), batch)]
-    for part in bar(parts, desc=title, disable=title is None, mininterval=1):
+    """End points of ``solver`` from many starts, by batches (see :func:`map_batches`)."""
+
+    def end(part: slice) -> Tensor:
         given = bound(denoise, None if labels is None else labels[part])
-        ends.append(sample(given, starts[part], solver))
-    return torch.cat(ends)
+        return sample(given, starts[part], solver)
+
+    size = batch or batch_size(starts.device)
+    parts = [slice(first, first + size) for first in range(0, len(starts), size)]
+    return torch.cat(map_batches(end, parts, starts.device, title))

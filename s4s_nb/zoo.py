@@ -16,6 +16,7 @@ from s4s_nb.distances import lpips_distance
 from s4s_nb.errors import choose
 from s4s_nb.files import bundled, read_safetensors
 from s4s_nb.grids import Grid, make_grid
+from s4s_nb.parallel import batch_size, map_batches
 from s4s_nb.recipes import COSINE, RECIPES, Recipe, new_network
 from s4s_nb.schedules import VE, Schedule, VPLinear
 from s4s_nb.solvers import Solver
@@ -135,9 +136,10 @@ class ImageModel:
         return states if self.autoencoder is None else self.autoencoder.decode(states)
 
     @torch.inference_mode()
-    def images(self, states: Tensor, batch: int = 100) -> Tensor:
+    def images(self, states: Tensor) -> Tensor:
         """Images of many end states."""
-        return torch.cat([self.decode(part) for part in states.split(batch)])
+        parts = states.split(batch_size(states.device))
+        return torch.cat(map_batches(self.decode, parts, states.device))
 
     def embed(self, states: Tensor) -> Tensor:
         """LPIPS as an embedding: the distance of two states is that of their images."""
