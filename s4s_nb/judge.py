@@ -109,9 +109,9 @@ def compare(model: ImageModel, images: Tensor) -> dict:
 
 
 def judge_teacher(model: ImageModel, samples: int = 500) -> dict:
-    """The teacher's own row: its stored images against the real ones, timed on 20 noises."""
+    """The teacher's own row: its stored images against the real ones, timed on 100 noises at most."""
     ref = check_count(model, samples)
-    timed, _ = judge(model, model.teacher(), min(20, samples), title="teacher")
+    timed, _ = judge(model, model.teacher(), min(100, samples), title="teacher")
     f = ref.teacher_features[:samples]
     own = {"samples": samples, "rmse": 0.0, "lpips": 0.0, "fd_teacher": 0.0}
     return {**timed, **own, "fd_real": frechet_distance(moments(f), ref.real)}
