@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,9 +26,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.errors import InputError, choose
 from s4s_nb.families import Family
-from s4s_nb.learn import Learned
+from s4s_nb.learn import Learned, digest_of, names
 from s4s_nb.parallel import map_batches
 from s4s_nb.progress import bar
+from s4s_nb.resume import StateFile
 from s4s_nb.sensitivities import end_point_tangents
 from s4s_nb.solvers import sample, trajectory
 from s4s_nb.teachers import Pairs, bound
@@ -142,6 +144,7 @@ def learn_gauss_newton(
     iterations: int = 5,
     batch: int = 20,
     derivatives: str = "differences",
+    state_file: Path | None = None,
     progress: bool = True,
 ) -> Learned:
     """Damped Gauss–Newton from the classic solver, with as many steps as ``iterations`` at most.
@@ -153,17 +156,24 @@ def learn_gauss_newton(
     Args:
         derivatives: "differences", for any denoiser, on the CPU the cheaper; or "tangents", exact, if
             torch can differentiate the denoiser in forward mode.
+        state_file: where progress is kept after every iteration; a run that finds it goes on from there.
 
     Raises:
-        InputError: no pairs, or no such derivatives.
+        InputError: no pairs, no such derivatives, or a state of another run.
     """
     if not len(train) or not len(validation):
         raise InputError("Learning needs at least one training and one validation pair.")
-    parameters = torch.zeros(family.size, dtype=torch.float64)
+    zero = torch.zeros(family.size, dtype=torch.float64)
+    options = {"pairs": len(train), "validation_pairs": len(validation), "derivatives": derivatives}
+    data = digest_of(family.table(zero), train, validation)
+    kept = StateFile(state_file, {**names(family), **options, "data": data})
     objective = partial(mean_distance, denoise, family, pairs=validation, embed=embed, batch=batch)
-    history = [(0, objective(parameters))]
-    iterating = bar(total=iterations, desc=f"S4S from {family.start}", disable=not progress)
-    for iteration in range(1, iterations + 1):
+    tensors, record = kept.load() or ({"parameters": zero}, {"history": [(0, objective(zero))]})
+    parameters, history = tensors["parameters"], [(int(k), value) for k, value in record["history"]]
+    iterating = bar(
+        total=iterations, initial=len(history) - 1, desc=f"S4S from {family.start}", disable=not progress
+    )
+    for iteration in range(len(history), iterations + 1):
         equations = partial(
             normal_equations, denoise, family, parameters, embed=embed, derivatives=derivatives
         )
@@ -176,16 +186,15 @@ def learn_gauss_newton(
             break
         parameters = moved
         history.append((iteration, value))
+        kept.save({"parameters": parameters}, {"history": history})
         iterating.set_postfix(validation=f"{value:.4f}", start=f"{history[0][1]:.4f}")
     iterating.close()
     solver = family.table(parameters)
     record = {
         "method": "s4s",
         "optimiser": "Gauss-Newton",
-        "family": family.name,
-        "start": family.start,
-        "pairs": len(train),
-        "validation_pairs": len(validation),
+        **names(family),
+        **options,
         "iterations": len(history) - 1,
         "validation_start": history[0][1],
         "validation_best": history[-1][1],

@@ -6,8 +6,10 @@ with Ψ_φ the student, a table with parameters φ, Ψ_* the teacher, d a distan
 objective (Frankel et al. 2025, algorithm 1). With a radius the start may move; see :mod:`s4s_nb.relaxed`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from s4s_nb.errors import InputError
 from s4s_nb.families import Family
 from s4s_nb.progress import bar
 from s4s_nb.relaxed import RelaxedStarts
+from s4s_nb.resume import StateFile, digest
 from s4s_nb.solvers import Solver, sample
 from s4s_nb.teachers import Pairs, bound
 
@@ -55,6 +58,7 @@ def learn_s4s(
     learning_rate: float = 1e-2,
     radius: float = 0.0,
     seed: int = 0,
+    state_file: Path | None = None,
     progress: bool = True,
 ) -> Learned:
     """Adam with a cosine on the family's parameters, from zero: the classic solver exactly.
@@ -67,57 +71,103 @@ def learn_s4s(
     Args:
         radius: r of the relaxed objective, in units of unit noise; :func:`s4s_nb.relaxed.radius_rule`
             gives S4S's. Starts move by SGD with rate 12/N, as in LD3's code.
+        state_file: where progress is kept after every epoch; a run that finds it goes on from there and
+            ends with the same bits as one that was never stopped.
 
     Raises:
-        InputError: no pairs, a negative radius, or a loss or gradient that is not finite.
+        InputError: no pairs, a negative radius, a state of another run, or a loss or gradient that is
+            not finite.
     """
     if not len(train) or not len(validation):
         raise InputError("Learning needs at least one training and one validation pair.")
     parameters = torch.zeros(family.size, dtype=torch.float64, requires_grad=True)
     start = family.table(parameters.detach())
     starts = RelaxedStarts(train, float(start.sigmas[0]), radius)
-    optimizer = torch.optim.Adam([parameters], lr=learning_rate)
+    optimizer = torch.optim.Adam([parameters])
     generator = torch.Generator().manual_seed(seed)
     updates = epochs * -(-len(train) // batch)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    history = [(0, _validate(denoise, family, parameters, validation, distance))]
-    best, best_parameters = history[0][1], parameters.detach().clone()
-    updating = bar(total=updates, desc=f"S4S from {family.start}", disable=not progress, mininterval=1)
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(train), generator=generator).split(batch):
-            part = starts[chosen]
-            loss = end_point_loss(denoise, family.table(parameters), part, distance)
-            optimizer.zero_grad()
-            loss.backward()
-            check_finite(loss, parameters, cosine.last_epoch)
-            starts.descend(chosen, part, rate=12 / start.nfe)
-            torch.nn.utils.clip_grad_norm_([parameters], 1.0)
-            optimizer.step()
-            cosine.step()
-            updating.update()
-        value = _validate(denoise, family, parameters, validation, distance)
-        history.append((cosine.last_epoch, value))
-        updating.set_postfix(validation=f"{value:.4f}", start=f"{history[0][1]:.4f}")
-        if value < best:
-            best, best_parameters = value, parameters.detach().clone()
-    updating.close()
-    solver = family.table(best_parameters)
-    record = {
-        "method": "s4s",
-        "family": family.name,
-        "start": family.start,
+    options = {
         "pairs": len(train),
         "validation_pairs": len(validation),
         "updates": updates,
         "batch": batch,
         "learning_rate": learning_rate,
         "radius": radius,
-        "boundary_share": starts.boundary_share,
         "seed": seed,
-        "validation_start": history[0][1],
-        "validation_best": best,
     }
-    return Learned(replace(solver, info={**solver.info, **record}), best_parameters, history)
+    kept = StateFile(state_file, {**names(family), **options, "data": digest_of(start, train, validation)})
+    history, best = _resume(kept, parameters, optimizer, starts)
+    if not history:
+        history.append((0, _validate(denoise, family, parameters, validation, distance)))
+    orders = [torch.randperm(len(train), generator=generator).split(batch) for _ in range(epochs)]
+    updating = bar(
+        total=updates,
+        initial=history[-1][0],
+        desc=f"S4S from {family.start}",
+        disable=not progress,
+        mininterval=1,
+    )
+    for order in orders[len(history) - 1 :]:
+        for update, chosen in enumerate(order, start=history[-1][0]):
+            part = starts[chosen]
+            loss = end_point_loss(denoise, family.table(parameters), part, distance)
+            optimizer.zero_grad()
+            loss.backward()
+            check_finite(loss, parameters, update)
+            starts.descend(chosen, part, rate=12 / start.nfe)
+            torch.nn.utils.clip_grad_norm_([parameters], 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * update / updates))
+            optimizer.step()
+            updating.update()
+        value = _validate(denoise, family, parameters, validation, distance)
+        if value < min(v for _, v in history):
+            best = parameters.detach().clone()
+        history.append((history[-1][0] + len(order), value))
+        _keep(kept, parameters, optimizer, starts, history, best)
+        updating.set_postfix(validation=f"{value:.4f}", start=f"{history[0][1]:.4f}")
+    updating.close()
+    record = {
+        "method": "s4s",
+        "optimiser": "Adam",
+        **names(family),
+        **options,
+        "boundary_share": starts.boundary_share,
+        "validation_start": history[0][1],
+        "validation_best": min(v for _, v in history),
+    }
+    solver = family.table(best)
+    return Learned(replace(solver, info={**solver.info, **record}), best, history)
+
+
+def names(family: Family) -> dict[str, str]:
+    """What a record says of a family."""
+    return {"family": family.name, "start": family.start}
+
+
+def digest_of(start: Solver, train: Pairs, validation: Pairs) -> str:
+    """What tells this learning from one of another grid, start or teacher."""
+    return digest(start.sigmas, start.A, start.B, train.targets, validation.targets)
+
+
+def _keep(kept: StateFile, parameters, optimizer, starts, history, best) -> None:
+    """Save all that the next epoch starts from."""
+    moments = optimizer.state[parameters]
+    tensors = {"parameters": parameters, "best": best, "shifts": starts.shifts, **moments}
+    kept.save(tensors, {"history": history})
+
+
+def _resume(kept: StateFile, parameters, optimizer, starts) -> tuple[list[tuple[int, float]], Tensor]:
+    """Restore what :func:`_keep` saved: history and best parameters; nothing and zeros at first."""
+    state = kept.load()
+    if state is None:
+        return [], parameters.detach().clone()
+    tensors, record = state
+    parameters.data = tensors.pop("parameters")
+    starts.shifts = tensors.pop("shifts").to(starts.shifts)
+    best = tensors.pop("best")
+    optimizer.state[parameters] = tensors
+    return [(update, value) for update, value in record["history"]], best
 
 
 def check_finite(loss: Tensor, parameters: Tensor, update: int) -> None:
