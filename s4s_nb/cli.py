@@ -101,6 +101,58 @@ def teacher(
 
 
 @app.command()
+def learn(
+    out: Annotated[Path, typer.Option(help="The solver file to write (.safetensors).")],
+    model: Model = "fashion",
+    method: Annotated[str, typer.Option(help="s4s.")] = "s4s",
+    family: Annotated[str, typer.Option(help="Classic solver that it starts from.")] = "dpmpp-2m",
+    order: Annotated[int, typer.Option(help="How many past outputs a step may mix.")] = 3,
+    nfe: Nfe = 5,
+    grid: GridName = "logsnr",
+    lower_final: LowerFinal = False,
+    optimiser: Annotated[str, typer.Option(help="gauss-newton or adam.")] = "gauss-newton",
+    pairs: Annotated[int, typer.Option(help="Teacher pairs; half as many more validate.")] = 80,
+    samples: Annotated[int, typer.Option(help="Test noises that the result is judged on.")] = 500,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Learn a solver for a bundled model, judge it and write it to a file; resumable.
+
+    Pairs and progress are kept beside the file, in a folder that ends in .work.
+    """
+    from s4s_nb.errors import choose
+    from s4s_nb.files import write_json
+    from s4s_nb.learning import METHODS, learn_to_file
+    from s4s_nb.tour import as_table
+    from s4s_nb.zoo import load_model
+
+    choose(dict.fromkeys(METHODS), method, "method")
+    loaded = load_model(model, check_device(device))
+    row = learn_to_file(loaded, out, family, nfe, grid, order, lower_final, optimiser, pairs, samples, seed)
+    if json:
+        write_json(json, row)
+    typer.echo(as_table([row]) + f"\n\nThe solver is in {out}.")
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="uniform: S4S against its start, everywhere.")],
+    out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.json; goes on from it.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this setting; may be repeated.")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Make a table of results over all settings, cell by cell; resumable; hours."""
+    from s4s_nb.errors import choose
+    from s4s_nb.study import summary, uniform
+    from s4s_nb.zoo import SETTINGS
+
+    run = choose({"uniform": uniform}, name, "study")
+    table = run(out or Path("runs") / f"{name}.json", model or tuple(SETTINGS), device=check_device(device))
+    typer.echo(summary(table))
+
+
+@app.command()
 def sample(
     out: Annotated[Path, typer.Option(help="The PNG to write.")],
     model: Model = "fashion",

@@ -191,3 +191,22 @@ def _moved_step(
     """A classic step with its nodes moved and offsets added, in units of the step's length."""
     levels, weights = step(a, b, *nodes)
     return levels, weights + (b - a) * offsets
+
+
+def make_family(
+    start: str,
+    nfe: int,
+    grid: Callable[[int], Grid],
+    order: int = 3,
+    consistent: bool = False,
+    lower_final: bool = False,
+) -> Family:
+    """The family that a classic solver belongs to, around it, with ``nfe`` evaluations.
+
+    ``order`` and ``lower_final`` are for the families with a memory; a single-step one has none.
+    """
+    choose(dict.fromkeys((*MULTISTEP, *UNIPC, *LADDERS)), start, "start of a family")
+    if start in LADDERS:
+        return single_step_family(start, nfe, grid, consistent=consistent)
+    build = predictor_corrector_family if start in UNIPC else linear_multistep_family
+    return build(start, grid(nfe), order, consistent, lower_final)

@@ -16,7 +16,7 @@ from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.distributed import world
 from s4s_nb.errors import InputError
 from s4s_nb.files import read_safetensors, sha256, write_json, write_safetensors
-from s4s_nb.progress import bar
+from s4s_nb.parallel import map_batches
 from s4s_nb.solvers import Solver, trajectory
 from s4s_nb.teachers import Pairs, bound
 
@@ -47,7 +47,7 @@ class PairStore:
     teacher: Solver
     count: int
     split: str = "train"
-    shard: int = 100
+    shard: int = 50
     levels: tuple[float, ...] = ()
 
     @property
@@ -110,8 +110,9 @@ class PairStore:
         write_json(manifest, self.manifest())
         rank, processes = world(self.model.device)
         missing = [index for index in range(self.shards) if not self.whole(index)]
-        for index in bar(missing[rank::processes], desc=title, disable=title is None or rank > 0):
-            self.make_shard(index)
+        map_batches(
+            self.make_shard, missing[rank::processes], self.model.device, title if rank == 0 else None
+        )
 
     @torch.inference_mode()
     def make_shard(self, index: int) -> None:

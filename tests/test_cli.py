@@ -32,6 +32,11 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["train", "--model", "fashion", "--dataset", "gone.npz"], "gone.npz is no .npz"),
         (["train", "--model", "faces", "--dataset", "gone.npy"], "data/faces.mjs draws it"),
         (["train", "--model", "mnist"], "Unknown network 'mnist'"),
+        (["learn", "--out", "s.pt"], "has another ending"),
+        (["learn", "--out", "s.safetensors", "--method", "s5"], "Unknown method 's5'"),
+        (["learn", "--out", "s.safetensors", "--family", "dpm4"], "Unknown start of a family 'dpm4'"),
+        (["learn", "--out", "s.safetensors", "--pairs", "1"], "at least two pairs"),
+        (["study", "everything"], "Unknown study 'everything'"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(monkeypatch, capsys, arguments, sentence):
@@ -50,6 +55,21 @@ def test_a_table_that_is_no_solver(monkeypatch, capsys, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     status, _, error = call(monkeypatch, capsys, "evaluate", "--solver", str(tmp_path / "bad.safetensors"))
     assert status == 2 and "damaged" in error
+
+
+def test_learn_writes_a_solver_that_evaluate_reads(monkeypatch, capsys, tmp_path):
+    out, row = tmp_path / "own.safetensors", tmp_path / "row.json"
+    options = ["--nfe", "3", "--pairs", "4", "--samples", "6", "--out", str(out), "--json", str(row)]
+    for optimiser in ("gauss-newton", "adam"):
+        status, printed, error = call(monkeypatch, capsys, "learn", *options, "--optimiser", optimiser)
+        assert status == 0, error
+        assert "The solver is in" in printed
+        learned = json.loads(row.read_text())
+        options_read = ["--solver", str(out), "--samples", "6", "--json", str(row)]
+        assert call(monkeypatch, capsys, "evaluate", *options_read)[0] == 0
+        assert json.loads(row.read_text())["lpips"] == learned["lpips"]
+    known = call(monkeypatch, capsys, "learn", *options, "--grid", "karras")
+    assert known[0] == 2 and "another run" in known[2]
 
 
 def test_evaluate_and_sample(monkeypatch, capsys, tmp_path):
