@@ -16,11 +16,11 @@ from s4s_nb.multistep import (
     predictor_corrector,
     unipc_weights,
 )
-from s4s_nb.schedules import VPLinear
+from s4s_nb.schedules import Flow, VPLinear
 from s4s_nb.single_step import LADDERS, ladder_steps, single_step
 from s4s_nb.solvers import Solver
 
-_vp_time = VPLinear().time
+_vp_time, _flow_time = VPLinear().time, Flow().time
 
 
 def _log_sigma(sigma: Tensor) -> Tensor:
@@ -42,6 +42,13 @@ MULTISTEP: dict[str, tuple[str, Callable[..., Weights]]] = {
     **{
         f"exp-ab{k}": ("data", partial(polynomial_weights, order=k, clock=_log_sigma, form="data"))
         for k in (2, 3)
+    },
+    **{
+        f"flow-ab{k}": (
+            "velocity",
+            partial(polynomial_weights, order=k, clock=_flow_time, form="velocity"),
+        )
+        for k in (1, 2, 3)
     },
 }
 """Linear multistep methods: form and weights. DDIM is "euler"."""

@@ -1,11 +1,16 @@
 """Families of solvers: differentiable functions from a few O(1) parameters to a table.
 
-Parameters are offsets from a classic solver, so that zero is that solver exactly.
+Parameters are offsets from a classic solver, so that zero is that solver exactly. Its coefficients depend
+on the levels, which matters where those move. Either the parameters are a *residual* on the coefficients
+of the levels at hand, so that zero stays the classic solver wherever they go (as in GS, arXiv 2510.17699,
+eqs. 13–20); or, ``absolute``, the coefficients are numbers of their own that a move of the levels leaves
+as they are (S4S). On a family's own grid the two are one.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,20 +18,47 @@ from torch import Tensor
 
 from s4s_nb.classic import MULTISTEP, UNIPC
 from s4s_nb.errors import InputError, choose
-from s4s_nb.grids import Grid
+from s4s_nb.grids import Grid, check_grid
 from s4s_nb.multistep import linear_multistep, predictor_corrector, unipc_weights
 from s4s_nb.single_step import LADDERS, NODES, Step, ladder_steps, single_step
 from s4s_nb.solvers import Solver
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Family:
-    """``table(parameters)`` is a solver, differentiable in the (size,) parameters; 0 is ``start``."""
+    """A function from ``size`` parameters, and levels, to a solver; at 0 and ``sigmas`` it is ``start``.
+
+    name: linear multistep, predictor-corrector or single-step.
+    start: the classic solver around which it lies.
+    sigmas: its own grid.
+    build: (parameters, levels) → solver, without checks; call :meth:`table`.
+    """
 
     name: str
     start: str
     size: int
-    table: Callable[[Float[Tensor, " m"]], Solver]
+    sigmas: Grid
+    build: Callable[[Float[Tensor, " m"], Grid], Solver]
+
+    def table(self, parameters: Float[Tensor, " m"], sigmas: Grid | None = None) -> Solver:
+        """The solver on the family's own grid, or on other levels; differentiable in both arguments.
+
+        Raises:
+            InputError: another number of parameters or levels, levels that are no grid, or one that
+                ends at 0 while the family's own does not, or the other way round.
+        """
+        own = self.sigmas
+        levels = own if sigmas is None else sigmas
+        if len(parameters) != self.size:
+            raise InputError(f"This family has {self.size} parameters; got {len(parameters)}.")
+        if len(check_grid(levels)) != len(own) or (levels[-1] == 0) != (own[-1] == 0):
+            raise InputError(
+                f"This family needs {len(own)} levels that end {'at' if own[-1] == 0 else 'above'} 0;"
+                f" got {len(levels)} that end at {levels[-1].item():.3g}."
+            )
+        return self.build(parameters, levels)
 
 
 @dataclass(frozen=True)
@@ -75,40 +107,58 @@ def check_start(classic: Tensor, free: Tensor, start: str, order: int) -> None:
         raise InputError(f"{start} mixes more than {order} outputs; ask for a higher order.")
 
 
+def coefficients_at(classic: Callable[[Grid], T], sigmas: Grid, absolute: bool) -> Callable[[Grid], T]:
+    """Classic coefficients as a function of the levels: those of ``sigmas`` everywhere if ``absolute``."""
+    own = classic(sigmas)  # once: on a fixed grid, learning asks for them at every update
+    return lambda levels: own if absolute or levels is sigmas else classic(levels)
+
+
 def linear_multistep_family(
-    start: str, sigmas: Grid, order: int = 3, consistent: bool = False, lower_final: bool = False
+    start: str,
+    sigmas: Grid,
+    order: int = 3,
+    consistent: bool = False,
+    lower_final: bool = False,
+    absolute: bool = False,
 ) -> Family:
-    """S4S's linear multistep family around a classic one, on a fixed grid.
+    """S4S's linear multistep family around a classic one.
 
         x_i = a_i x_{i−1} + b_i Σ_{j<min(i,k)} c_ij f_{i−1−j},     c = classic + parameters
 
-    with the exact factors a_i, b_i of ``start``'s form: f is the noise, or the data prediction D.
-    The normalised c are O(1), Euler is c = (1, 0, …), and a step has as many as there is history,
-    k at most: m = kN − k(k−1)/2 parameters (S4S, section 3), N fewer if c sums to 1.
+    with the exact factors a_i, b_i of ``start``'s form: f is the noise ε, the data prediction D, or the
+    velocity ε − D (:mod:`s4s_nb.multistep`). The normalised c are O(1), Euler is c = (1, 0, …), and a
+    step has as many as there is history, k at most: m = kN − k(k−1)/2 parameters (S4S, section 3), N
+    fewer if c sums to 1.
 
     Args:
-        start: name of a linear multistep solver, such as ipndm-3 (noise) or dpmpp-3m (data).
+        start: a linear multistep solver, as ipndm-3 (noise), dpmpp-3m (data), flow-ab3 (velocity).
         sigmas: the grid, N+1 levels.
         order: k, how many past outputs a step may mix; at least those that ``start`` uses.
         consistent: keep Σ_j c_ij = 1; S4S leaves it free.
         lower_final: start from the classic solver with its order lowered at the end.
+        absolute: other levels keep the coefficients of ``sigmas``, instead of the offsets from theirs.
 
     Raises:
         InputError: ``start`` is unknown or uses more history than ``order``.
     """
-    form, weights_of = choose(MULTISTEP, start, "linear multistep solver")
-    classic = weights_of(sigmas, lower_final=lower_final)
+    form, weights = choose(MULTISTEP, start, "linear multistep solver")
+    classic = coefficients_at(partial(weights, lower_final=lower_final), sigmas, absolute)
     offsets = Offsets(band(len(sigmas) - 1, order), consistent)
-    check_start(classic, offsets.free, start, order)
+    check_start(classic(sigmas), offsets.free, start, order)
 
-    def table(parameters: Tensor) -> Solver:
-        return linear_multistep(sigmas, classic + offsets(parameters), form, f"s4s-{start}")
+    def build(parameters: Tensor, levels: Tensor) -> Solver:
+        return linear_multistep(levels, classic(levels) + offsets(parameters), form, f"s4s-{start}")
 
-    return Family("linear multistep", start, offsets.size, table)
+    return Family("linear multistep", start, offsets.size, sigmas, build)
 
 
 def predictor_corrector_family(
-    start: str, sigmas: Grid, order: int = 3, consistent: bool = False, lower_final: bool = False
+    start: str,
+    sigmas: Grid,
+    order: int = 3,
+    consistent: bool = False,
+    lower_final: bool = False,
+    absolute: bool = False,
 ) -> Family:
     """S4S's predictor–corrector family around UniPC, in data form.
 
@@ -121,24 +171,26 @@ def predictor_corrector_family(
 
     Args:
         start: unipc-1-bh1 … unipc-3-bh2.
-        sigmas, order, consistent, lower_final: as in :func:`linear_multistep_family`.
+        sigmas, order, consistent, lower_final, absolute: as in :func:`linear_multistep_family`.
 
     Raises:
         InputError: ``start`` is no UniPC, or uses more history than ``order``.
     """
     classic_order, variant = choose(UNIPC, start, "predictor-corrector solver")
-    predictor, corrector = unipc_weights(sigmas, classic_order, variant, lower_final=lower_final)
+    unipc = partial(unipc_weights, order=classic_order, variant=variant, lower_final=lower_final)
+    classic = coefficients_at(unipc, sigmas, absolute)
     n = len(sigmas) - 1
     p = Offsets(band(n, order), consistent)
     q = Offsets(band(n - 1, order + 1, ahead=1), consistent)
-    check_start(predictor, p.free, start, order)
-    check_start(corrector, q.free, start, order)
+    for weights, offsets in zip(classic(sigmas), (p, q), strict=True):
+        check_start(weights, offsets.free, start, order)
 
-    def table(parameters: Tensor) -> Solver:
+    def build(parameters: Tensor, levels: Tensor) -> Solver:
         ours, theirs = parameters.split([p.size, q.size])
-        return predictor_corrector(sigmas, predictor + p(ours), corrector + q(theirs), f"s4s-{start}")
+        predictor, corrector = classic(levels)
+        return predictor_corrector(levels, predictor + p(ours), corrector + q(theirs), f"s4s-{start}")
 
-    return Family("predictor-corrector", start, p.size + q.size, table)
+    return Family("predictor-corrector", start, p.size + q.size, sigmas, build)
 
 
 def single_step_family(
@@ -150,7 +202,8 @@ def single_step_family(
 
     with w the classic weights at the nodes r, which are fractions of the step in λ, the parameters c
     free and one ρ for every node inside a step (Heun has none). A full step of s stages has
-    s(s + 1)/2 of the c; the last step may have fewer stages, as evaluations are left.
+    s(s + 1)/2 of the c; the last step may have fewer stages, as evaluations are left. Parameters are a
+    residual always: w belongs to nodes that move with the levels, and would contradict them if held.
 
     Args:
         start: heun, dpm-2s or dpm-3s.
@@ -179,10 +232,10 @@ def single_step_family(
             moved = [fraction ** torch.exp(shift) for fraction, shift in zip(r, rho, strict=True)]
             yield partial(_moved_step, step, moved, o(c))
 
-    def table(parameters: Tensor) -> Solver:
-        return single_step(sigmas, list(learned(parameters)), f"s4s-{start}")
+    def build(parameters: Tensor, levels: Tensor) -> Solver:
+        return single_step(levels, list(learned(parameters)), f"s4s-{start}")
 
-    return Family("single-step", start, sum(sizes), table)
+    return Family("single-step", start, sum(sizes), sigmas, build)
 
 
 def _moved_step(

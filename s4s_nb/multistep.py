@@ -1,15 +1,28 @@
 """Multistep solvers: weights of the outputs so far, and the tables that they make.
 
-With λ = −log σ and the noise ε_j = (x_j − D_j)/σ_j, one step of a linear multistep method is
+With the noise ε = (x − D)/σ, any two numbers a, b and m = a + bσ, the ODE dx/dσ = ε says
 
-    noise form   x_{i+1} = x_i + (σ_{i+1} − σ_i) Σ_j W_ij ε_j
-    data form    x_{i+1} = (σ_{i+1}/σ_i) x_i + (1 − σ_{i+1}/σ_i) Σ_j W_ij D_j
+    d(x/m)/dσ = f/m²,     f = aε − bD,
 
-with weights W normalised so that Euler's method, which is DDIM in both forms, has W_ii = 1. So a
-multistep solver is its weights, and a function below that returns (N, N) weights is the heart of
+so a solver may step x/m and hold, or extrapolate, the output f. A linear multistep method does so by
+
+    x_{i+1} = (m_{i+1}/m_i) x_i + ((σ_{i+1} − σ_i)/m_i) Σ_j W_ij f_j,     f_j = (a x_j − m_j D_j)/σ_j.
+
+Three choices of (a, b) are its forms, here with t = σ/(1 + σ) and the velocity v = ε − D:
+
+    noise form      (1, 0)   x_{i+1} = x_i + (σ_{i+1} − σ_i) Σ_j W_ij ε_j
+    data form       (0, 1)   x_{i+1} = (σ_{i+1}/σ_i) x_i + (1 − σ_{i+1}/σ_i) Σ_j W_ij D_j
+    velocity form   (1, 1)   x_{i+1}/(1 + σ_{i+1}) = x_i/(1 + σ_i) + (t_{i+1} − t_i) Σ_j W_ij v_j
+
+The last is a rectified flow in its own coordinate x_t = x/(1 + σ) and time t; it needs no flow network,
+as every denoiser has a v. (The velocity of VP processes belongs to m = √(1 + σ²), not of this kind, and
+its Euler step is not DDIM; it is left out.) Along the ODE dD = −σ dε and df = m dε, so f stands still
+where D does: Euler's method, W_ii = 1, is DDIM in every form, and the forms differ from order 2 on.
+
+So a multistep solver is its weights, and a function below that returns (N, N) weights is the heart of
 each. Steps before enough history exists use a lower order ("warm-up"); ``lower_final`` also lowers
 the order towards the end. A last level of 0 is the limit: x = D in data form, an ordinary step to 0
-in noise form.
+in the others.
 """
 
 import math
@@ -32,20 +45,21 @@ Weights = Float[Tensor, "levels-1 levels-1"]
 # ---------------------------------------------------------------- weights → tables
 
 
+FORMS = {"noise": (1.0, 0.0), "data": (0.0, 1.0), "velocity": (1.0, 1.0)}
+"""The numbers (a, b) of a form's output f = aε − bD and scale m = a + bσ (module docstring)."""
+
+
 def linear_multistep(sigmas: Grid, weights: Weights, form: str, name: str = "multistep") -> Solver:
-    """The table of a linear multistep method from its weights (module docstring, either form)."""
-    A, B = choose({"noise": _noise_rows, "data": _data_rows}, form, "form")(sigmas, weights)
-    return Solver(name, sigmas, A, B, info={"form": form})
+    """The table of a linear multistep method from its weights (module docstring, any form)."""
+    return Solver(name, sigmas, *_rows(sigmas, weights, form), info={"form": form})
 
 
-def _noise_rows(sigmas: Grid, weights: Weights) -> tuple[Tensor, Tensor]:
-    per_noise = sigmas.diff()[:, None] * weights / sigmas[:-1]
-    return torch.eye(len(weights), dtype=torch.float64) + per_noise, -per_noise
-
-
-def _data_rows(sigmas: Grid, weights: Weights) -> tuple[Tensor, Tensor]:
-    keep = sigmas[1:] / sigmas[:-1]
-    return torch.diag(keep), (1 - keep)[:, None] * weights
+def _rows(sigmas: Grid, weights: Weights, form: str) -> tuple[Tensor, Tensor]:
+    """A and B of x_{i+1} = (m_{i+1}/m_i) x_i + Σ_j step_ij (a x_j − m_j D_j)/σ_j."""
+    a, b = choose(FORMS, form, "form")
+    m, now = a + b * sigmas, sigmas[:-1]
+    step = (sigmas.diff() / m[:-1])[:, None] * weights
+    return torch.diag(m[1:] / m[:-1]) + a * step / now, -step * m[:-1] / now
 
 
 def predictor_corrector(
@@ -59,7 +73,7 @@ def predictor_corrector(
     and none left for a correction of the last state. ``corrector`` has a row for each state
     1 … N−1 and weights of D_0 … D_i in it.
     """
-    A, B = _data_rows(sigmas, predictor)
+    A, B = _rows(sigmas, predictor, "data")
     prefactor = (1 - sigmas[1:] / sigmas[:-1])[:-1, None]
     correction = prefactor * (corrector - predictor[:-1])
     shifted = torch.cat([torch.zeros_like(B[:1]), correction])  # row i corrects state i
@@ -84,7 +98,7 @@ def _weights(n: int, rows: list[Tensor]) -> Float[Tensor, "{n} {n}"]:
     return torch.stack(padded)
 
 
-# ---------------------------------------------------------------- multistep, noise form
+# ---------------------------------------------------------------- Adams–Bashforth, DEIS
 
 ADAMS_BASHFORTH = {
     1: (1.0,),
@@ -110,23 +124,23 @@ def polynomial_weights(
 ) -> Weights:
     """Weights that integrate the polynomial through the last ``order`` outputs exactly.
 
-    With ℓ_j the Lagrange polynomials of the nodes in the time τ = clock(σ),
+    With ℓ_j the Lagrange polynomials of the nodes in the time τ = clock(σ), and m = a + bσ of the form,
 
-        noise form   W_ij = ∫ ℓ_j(τ(σ)) dσ / (σ_i − σ_{i+1})
-        data form    W_ij = ∫ ℓ_j(τ(σ)) dσ/σ² / (1/σ_{i+1} − 1/σ_i)
+        W_ij = ∫ ℓ_j(τ(σ)) dσ/m² / ∫ dσ/m²     over the step.
 
-    over the step. Noise form with τ = σ is Adams–Bashforth on a non-uniform grid, with native time
-    tAB-DEIS (Zhang and Chen 2023, eq. 15), with τ = log σ what diffusers calls DEIS. Data form with
-    τ = log σ is the exponential Adams–Bashforth method behind DPM-Solver++.
+    Noise form with τ = σ is Adams–Bashforth on a non-uniform grid, with native time tAB-DEIS (Zhang
+    and Chen 2023, eq. 15), with τ = log σ what diffusers calls DEIS. Data form with τ = log σ is the
+    exponential Adams–Bashforth method behind DPM-Solver++. Velocity form with τ = σ/(1 + σ) is
+    Adams–Bashforth for a rectified flow in its own time t, as dσ/m² = dt.
     """
+    a, b = choose(FORMS, form, "form")
     rows = []
     for i, k in enumerate(orders(sigmas, order, lower_final, data_form=form == "data")):
         if k == 1:
             rows.append(torch.ones(1, dtype=torch.float64))
             continue
         points, measure = _quadrature(sigmas[i], sigmas[i + 1])
-        if form == "data":
-            measure = measure / points**2
+        measure = measure / (a + b * points) ** 2
         basis = lagrange(clock(sigmas[i - k + 1 : i + 1].flip(0)), clock(points))
         rows.append(basis @ measure / measure.sum())
     return _weights(len(rows), rows)
@@ -159,7 +173,7 @@ def _gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(nodes + 1) / 2, torch.from_numpy(weights) / 2
 
 
-# ---------------------------------------------------------------- multistep, data form
+# ---------------------------------------------------------------- DPM-Solver++, UniPC
 
 
 def dpmpp_weights(sigmas: Grid, order: int = 3, lower_final: bool = False) -> Weights:

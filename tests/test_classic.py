@@ -1,4 +1,4 @@
-"""Theory: orders of convergence, consistency, limits, gradients, and the paper's own formulas."""
+"""Theory: orders of convergence, consistency, limits, gradients, and the papers' own formulas."""
 
 from itertools import pairwise
 
@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from s4s_nb.classic import NAMES, make_solver
 from s4s_nb.denoisers import Counted
 from s4s_nb.errors import InputError
-from s4s_nb.grids import karras, log_snr
+from s4s_nb.grids import karras, log_snr, uniform_t
 from s4s_nb.multistep import (
+    FORMS,
     dpmpp_weights,
     ipndm_weights,
     linear_multistep,
@@ -19,6 +20,7 @@ from s4s_nb.multistep import (
     predictor_corrector,
     unipc_weights,
 )
+from s4s_nb.schedules import Flow
 from s4s_nb.single_step import LADDERS
 from s4s_nb.solvers import sample, trajectory
 from tests.problems import F64, MIXTURE, fake_denoiser, graded_grid, log_grid, noise
@@ -59,7 +61,7 @@ def slope_of(name: str, exact: torch.Tensor, counts: list[int], grid) -> float:
 # One step of Euler at the start has error h², so a multistep method with an Euler warm-up is of
 # order 2 at most. With a graded start it has its own order. UniPC's corrector adds one.
 PLAIN = {
-    "euler": 1, "ipndm-1": 1, "deis-1": 1, "dpmpp-1": 1,
+    "euler": 1, "ipndm-1": 1, "deis-1": 1, "dpmpp-1": 1, "flow-ab1": 1, "flow-ab2": 2,
     "ab2": 2, "ipndm-2": 2, "deis-2": 2, "dpmpp-2m": 2, "exp-ab2": 2, "heun": 2, "dpm-2s": 2,
     "unipc-1-bh1": 2, "unipc-1-bh2": 2, "unipc-2-bh1": 3, "unipc-2-bh2": 3, "dpm-3s": 3,
     # Weights of a uniform grid elsewhere: of order 2 on any smooth grid, never more.
@@ -69,7 +71,7 @@ PLAIN = {
 }  # fmt: skip
 GRADED = {
     "ab3": 3, "ab4": 4, "deis-3": 3, "exp-ab3": 3, "unipc-3-bh1": 4, "unipc-3-bh2": 4,
-    "dpmpp-3m": 2, "ipndm-4": 2,
+    "dpmpp-3m": 2, "ipndm-4": 2, "flow-ab3": 3,
 }  # fmt: skip
 
 
@@ -113,6 +115,70 @@ def test_published_3m_weighs_the_second_difference_half():
     published = dpmpp_weights(sigmas, 3)[-1, -3:] @ squares
     exact = polynomial_weights(sigmas, 3, torch.log, "data")[-1, -3:] @ squares
     assert float(published) == pytest.approx(float(exact) / 2, rel=1e-9)
+
+
+FLOW_GRIDS = {
+    "to 0.005": log_snr(6, 1000.0, 0.005),
+    "to 0": torch.cat([Flow().level(torch.linspace(0.999, 0.2, 6, dtype=F64)), torch.zeros(1, dtype=F64)]),
+}
+
+
+@pytest.mark.parametrize("sigmas", FLOW_GRIDS.values(), ids=FLOW_GRIDS)
+@pytest.mark.parametrize("weights", ["random", "flow-ab3"])
+def test_velocity_form_is_the_rectified_flow_s_own_sampler(weights, sigmas):
+    """z ← z + (t_{i+1} − t_i) Σ_j W_ij v_j with z = (1 − t) x_0 + t ε, written out for a network v."""
+
+    def velocity(z, t):
+        return torch.sin(2 * z) - t * z
+
+    def denoise(x, sigma):  # D = z − t v, asked at x = z/(1 − t)
+        t = sigma / (1 + sigma)
+        return (1 - t) * x - t * velocity((1 - t) * x, t)
+
+    t = Flow().time(sigmas)
+    W = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=F64).tril()
+    if weights == "flow-ab3":
+        W = polynomial_weights(sigmas, 3, Flow().time, "velocity")
+    z, slopes = noise(), []
+    states, _ = trajectory(denoise, z / (1 - t[0]), linear_multistep(sigmas, W, "velocity"))
+    for i in range(6):
+        slopes.append(velocity(z, t[i]))
+        z = z + (t[i + 1] - t[i]) * sum(W[i, j] * slopes[j] for j in range(i + 1))
+        assert ((1 - t[i + 1]) * states[i + 1] - z).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("sigmas", FLOW_GRIDS.values(), ids=FLOW_GRIDS)
+def test_euler_is_ddim_in_every_form(sigmas):
+    """x' = D + σ' ε, also in flow time, from σ = 1000 and to 0."""
+    keep = sigmas[1:] / sigmas[:-1]
+    for form in FORMS:
+        euler = linear_multistep(sigmas, torch.eye(len(keep), dtype=F64), form)
+        assert (euler.A - torch.diag(keep)).abs().max() < 1e-15
+        assert (euler.B - torch.diag(1 - keep)).abs().max() < 1e-15
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_adams_bashforth_in_flow_time_is_another_solver_than_in_sigma(order):
+    ends = [
+        sample(MIXTURE, START, make_solver(name + str(order), 6, log_grid)) for name in ("flow-ab", "ab")
+    ]
+    assert (ends[0] - ends[1]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_adams_bashforth_in_flow_time_has_the_textbook_s_weights_on_a_uniform_grid_of_it(order):
+    sigmas = uniform_t(6, 1000.0, 0.005, Flow())
+    weights = polynomial_weights(sigmas, order, Flow().time, "velocity")
+    assert (weights - ipndm_weights(sigmas, order)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", ["ab3", "flow-ab3"])
+def test_a_last_level_of_0_is_the_limit_of_small_ones(name):
+    def ending(last: float) -> torch.Tensor:
+        levels = torch.cat([karras(5, 4.0, 0.05), torch.tensor([last], dtype=F64)])
+        return sample(MIXTURE, START, make_solver(name, 6, lambda _: levels))
+
+    assert (ending(1e-9) - ending(0.0)).abs().max() < 1e-7
 
 
 def test_2000_steps_agree_with_an_adaptive_solver():
@@ -201,6 +267,7 @@ BUILDERS = {
     "ipndm": lambda s: linear_multistep(s, ipndm_weights(s, 3), "noise"),
     "deis": lambda s: linear_multistep(s, polynomial_weights(s, 3, torch.log), "noise"),
     "exp-ab": lambda s: linear_multistep(s, polynomial_weights(s, 3, torch.log, "data"), "data"),
+    "flow-ab": lambda s: make_solver("flow-ab3", 4, lambda _: s),
     "dpmpp": lambda s: linear_multistep(s, dpmpp_weights(s, 3), "data"),
     "unipc": lambda s: predictor_corrector(s, *unipc_weights(s, 3), "unipc"),
     "heun": lambda s: make_solver("heun", 8, lambda _: s),

@@ -23,6 +23,7 @@ import torch
 from s4s_nb.classic import make_solver
 from s4s_nb.grids import karras, log_snr
 from s4s_nb.multistep import linear_multistep, polynomial_weights
+from s4s_nb.schedules import Flow
 from s4s_nb.solvers import Solver, sample, trajectory
 from tests.problems import F64, fake_denoiser, noise
 
@@ -144,6 +145,24 @@ def test_ddim_scheduler_at_its_own_timesteps():
         predicted = (state - fake_denoiser(state, levels[i])) / levels[i]
         x = other.step(predicted, t, x).prev_sample
         assert (x - own[i + 1] * (1 + levels[i + 1] ** 2).rsqrt()).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_adams_bashforth_in_flow_time_is_lms_on_velocities(order):
+    """LMS integrates what it is given over what it takes for sigmas: here a flow's v over its t."""
+    diffusers = pytest.importorskip("diffusers")
+    table = make_solver(f"flow-ab{order}", N, falling)
+    alphas, sigmas = 1 / (1 + table.sigmas), table.sigmas
+    other = diffusers.LMSDiscreteScheduler()
+    other.set_timesteps(N)
+    other.sigmas = Flow().time(sigmas).float()
+    other.is_scale_input_called = True
+    own, x = trajectory(fake_denoiser, start(table), table)[0], alphas[0] * start(table)
+    for i, t in enumerate(other.timesteps):
+        data = fake_denoiser(x / alphas[i], sigmas[i])
+        velocity = (x - data) / Flow().time(sigmas[i])
+        x = other.step(velocity, t, x, order=order).prev_sample
+        assert (x - alphas[i + 1] * own[i + 1]).abs().max() < 1e-5
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
