@@ -41,7 +41,7 @@ def train_network(
     recipe = choose(RECIPES, name, "network")
     images = recipe.images(dataset)
     net = new_network(name)
-    inputs = latents(images.train, device) if recipe.latent else images.train
+    inputs = latents(recipe.autoencoder, images.train, device) if recipe.autoencoder else images.train
     ema, record = train(
         net,
         inputs,
@@ -75,9 +75,9 @@ def train_network(
 
 
 @torch.inference_mode()
-def latents(pixels: Tensor, device: str, batch: int = 100) -> Tensor:
-    """Latents of uint8 images in the bundled autoencoder."""
-    autoencoder = load_network("faces-autoencoder", device)
+def latents(name: str, pixels: Tensor, device: str, batch: int = 100) -> Tensor:
+    """Latents of uint8 images in a bundled autoencoder."""
+    autoencoder = load_network(name, device)
     return torch.cat([autoencoder.encode(scaled(part.to(device))).cpu() for part in pixels.split(batch)])
 
 
@@ -89,11 +89,17 @@ def own_quality(net: nn.Module, images: Images) -> dict:
         return {"test_accuracy": round(accuracy(net, test, images.test_labels), 4)}
     if isinstance(net, Autoencoder):
         net.normalise(scaled(images.train))
-        decoded = torch.cat([net.decode(net.encode(part)) for part in test.split(100)]).clamp(-1, 1)
+        decoded, others = (
+            torch.cat([net.decode(net.encode(part)) for part in pixels.split(100)]).clamp(-1, 1)
+            for pixels in (test, some_real(images))
+        )
         mse = (decoded - test).square().flatten(1).mean(1)
         return {
             "test_psnr": round(float((10 * (4 / mse).log10()).mean()), 2),
             "test_lpips": round(float(pairwise(lpips_distance(), decoded, test).mean()), 4),
+            "fd_real_reconstructions": round(
+                frechet_distance(moments(features(others)), moments(features(test))), 2
+            ),
         }
     return {}
 
@@ -106,8 +112,7 @@ def write_reference(name: str, images: Images, record: dict, net: nn.Module, dev
     ends = run(model.denoise, starts, model.teacher(), labels, title=f"teacher of {name}")
     samples = model.images(ends).cpu()
     real = moments(features(scaled(images.test)))
-    pick = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(0))
-    floor = features(scaled(images.train[pick[:REFERENCE_SAMPLES]]))
+    floor = features(some_real(images))
     copies, neighbours = memorised(samples, images)
     tensors = {
         "real_mean": real[0].float(),
@@ -140,6 +145,12 @@ def write_reference(name: str, images: Images, record: dict, net: nn.Module, dev
     reference.cache_clear()
 
 
+def some_real(images: Images) -> Tensor:
+    """As many training images as samples are judged, picked at random."""
+    pick = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(0))
+    return scaled(images.train[pick[:REFERENCE_SAMPLES]])
+
+
 def convergence(model: ImageModel, ends: Tensor, count: int = CHECKED_SAMPLES) -> float:
     """Mean RMSE of the teacher's images to those of a teacher of twice the steps."""
     starts, labels = model.starts("test", count), model.labels(count)
@@ -160,9 +171,9 @@ def memorised(samples: Tensor, images: Images) -> tuple[float, Tensor]:
 def class_accuracy(model: ImageModel, samples: Tensor) -> dict:
     """How often a classifier sees the class asked for: guided, and with the scale at 1."""
     s, labels = model.setting, model.labels(len(samples))
-    if labels is None:
+    if labels is None or s.recipe.classifier is None:
         return {}
-    classifier = load_network(f"{s.network.split('-')[0]}-classifier")
+    classifier = load_network(s.recipe.classifier)
     starts = model.starts("test", PLAIN_SAMPLES)
     plain = replace(model, setting=replace(s, guidance_scale=1))
     ends = run(plain.denoise, starts, plain.teacher(), labels[:PLAIN_SAMPLES], title="without guidance")

@@ -85,6 +85,15 @@ def guided(conditional: Denoiser, unconditional: Denoiser, guidance_scale: float
     return denoise
 
 
+def clipped(denoise: Denoiser) -> Denoiser:
+    """D clamped to [−1, 1], as the sampler of DDPM does (Ho et al. 2020, in their code).
+
+    At high noise D = x̃ − σ̃ ε̂ multiplies the error of a noise-predicting network by σ̃, far out of the
+    range that images have.
+    """
+    return lambda x, sigma: denoise(x, sigma).clamp(-1, 1)
+
+
 def checkpointed(denoise: Denoiser) -> Denoiser:
     """The same outputs and gradients, but no activations are kept: backward evaluates once more.
 

@@ -65,6 +65,7 @@ class Lpips(torch.nn.Module):
 
 
 @lru_cache
+@torch.inference_mode(False)  # a first call from within would cache weights that no gradient may pass
 def lpips_distance(device: str = "cpu") -> Lpips:
     """The one LPIPS network of this process on a device."""
     return Lpips().to(device)

@@ -87,6 +87,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def digest(*tensors: Tensor) -> str:
+    """Hex digest of some tensors' bytes, to tell runs on different data apart."""
+    sha = hashlib.sha256()
+    for tensor in tensors:
+        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
 def bundle(name: str, origin: str, licence: str) -> None:
     """Enter (or renew) a file of ``data/`` in the manifest."""
     path = DATA / name

@@ -17,9 +17,10 @@ from torch import Tensor
 from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.errors import InputError
 from s4s_nb.families import Family
+from s4s_nb.files import digest
 from s4s_nb.progress import bar
 from s4s_nb.relaxed import RelaxedStarts
-from s4s_nb.resume import StateFile, digest
+from s4s_nb.resume import StateFile
 from s4s_nb.solvers import Solver, sample
 from s4s_nb.teachers import Pairs, bound
 
@@ -147,7 +148,7 @@ def names(family: Family) -> dict[str, str]:
 
 def digest_of(start: Solver, train: Pairs, validation: Pairs) -> str:
     """What tells this learning from one of another grid, start or teacher."""
-    return digest(start.sigmas, start.A, start.B, train.targets, validation.targets)
+    return digest(train.targets, validation.targets) + start.digest
 
 
 def _keep(kept: StateFile, parameters, optimizer, starts, history, best) -> None:

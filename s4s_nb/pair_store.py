@@ -70,6 +70,7 @@ class PairStore:
             "shard": self.shard,
             "teacher": self.teacher.name,
             "teacher_nfe": self.teacher.nfe,
+            "teacher_digest": self.teacher.digest,
             "sigmas": self.teacher.sigmas.tolist(),
             "state_sigmas": [float(self.teacher.sigmas[node]) for node in self.nodes],
         }

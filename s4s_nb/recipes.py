@@ -12,8 +12,8 @@ from s4s_nb.autoencoder import Autoencoder, autoencoder_loss
 from s4s_nb.classifier import Classifier, classifier_loss
 from s4s_nb.datasets import Images, faces, fashion_mnist
 from s4s_nb.errors import choose
-from s4s_nb.losses import edm_loss, logit_normal_times, native_loss, timesteps, uniform_times
-from s4s_nb.schedules import Flow, VPCosine, VPDiscrete
+from s4s_nb.losses import Times, edm_loss, logit_normal_times, native_loss, timesteps, uniform_times
+from s4s_nb.schedules import VE, Flow, Schedule, VPCosine, VPDiscrete
 from s4s_nb.training import Loss
 from s4s_nb.transformer import DiT
 from s4s_nb.unet import EDM, NativeTime, UNet
@@ -34,7 +34,9 @@ class Recipe:
     """How a network is built and trained.
 
     images: reads the image set, from a local file or from where it is fetched.
-    latent: the network sees the latents of ``faces-autoencoder`` instead of pixels.
+    schedule, prediction: of a diffusion network: its process and what it predicts.
+    autoencoder: the recipe in whose latents the network works, instead of pixels.
+    classifier: the recipe that tells the classes of its samples.
     """
 
     images: Callable[[Path | None], Images]
@@ -42,68 +44,78 @@ class Recipe:
     loss: Loss
     total_images: int
     licence: str
-    latent: bool = False
+    schedule: Schedule | None = None
+    prediction: str | None = None
+    autoencoder: str | None = None
+    classifier: str | None = None
 
+
+def native(schedule: Schedule, prediction: str, times: Times, label_dropout: float, **others) -> Recipe:
+    """The recipe of a network that lives in its schedule's own time."""
+    options = {"schedule": schedule, "prediction": prediction}
+    loss = partial(native_loss, **options, times=times, label_dropout=label_dropout)
+    return Recipe(loss=loss, **options, **others)
+
+
+FASHION = {"images": fashion_mnist, "licence": FASHION_LICENCE}
+FACES = {"images": faces, "licence": FACES_LICENCE}
+LATENT = {**FACES, "autoencoder": "faces-autoencoder", "classifier": "faces-classifier"}
 
 RECIPES = {
     "fashion": Recipe(
-        images=fashion_mnist,
+        **FASHION,
         build=lambda: EDM(UNet(image_channels=1), sigma_data=0.83),
         loss=edm_loss,
         total_images=400_000,
-        licence=FASHION_LICENCE,
+        schedule=VE(),
+        prediction="data",
+        classifier="fashion-classifier",
     ),
     "fashion-classifier": Recipe(
-        images=fashion_mnist,
+        **FASHION,
         build=lambda: Classifier(image_channels=1, classes=10),
         loss=classifier_loss,
         total_images=300_000,
-        licence=FASHION_LICENCE,
     ),
-    "faces": Recipe(
+    "faces": native(
+        DDPM,
+        "noise",
+        timesteps,
+        label_dropout=1.0,
         images=partial(faces, side=32),
-        build=lambda: NativeTime(UNet(image_channels=3, channels=(32, 64, 128), classes=3), 4 / 1000),
-        loss=partial(native_loss, schedule=DDPM, prediction="noise", times=timesteps, label_dropout=1.0),
-        total_images=130_000,
         licence=FACES_LICENCE,
+        build=lambda: NativeTime(UNet(image_channels=3, channels=(32, 64, 128), classes=3), 4 / 1000),
+        total_images=130_000,
     ),
     "faces-autoencoder": Recipe(
-        images=faces,
+        **FACES,
         build=Autoencoder,
         loss=autoencoder_loss,
         total_images=100_000,
-        licence=FACES_LICENCE,
     ),
-    "faces-latent": Recipe(
-        images=faces,
+    "faces-latent": native(
+        COSINE,
+        "velocity",
+        uniform_times,
+        label_dropout=0.3,
+        **LATENT,
         build=lambda: NativeTime(UNet(image_channels=4, channels=(48, 96), classes=3), 4.0),
-        loss=partial(
-            native_loss, schedule=COSINE, prediction="velocity", times=uniform_times, label_dropout=0.3
-        ),
         total_images=240_000,
-        licence=FACES_LICENCE,
-        latent=True,
     ),
-    "faces-flow": Recipe(
-        images=faces,
+    "faces-flow": native(
+        FLOW,
+        "velocity",
+        logit_normal_times,
+        label_dropout=0.1,
+        **LATENT,
         build=lambda: NativeTime(DiT(), 4.0),
-        loss=partial(
-            native_loss,
-            schedule=FLOW,
-            prediction="velocity",
-            times=logit_normal_times,
-            label_dropout=0.1,
-        ),
         total_images=200_000,
-        licence=FACES_LICENCE,
-        latent=True,
     ),
     "faces-classifier": Recipe(
-        images=faces,
+        **FACES,
         build=lambda: Classifier(image_channels=3, classes=3),
         loss=classifier_loss,
         total_images=10_000,
-        licence=FACES_LICENCE,
     ),
 }
 

@@ -1,6 +1,5 @@
 """One file from which a learning that was stopped at any moment goes on."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +39,3 @@ class StateFile:
         if json.loads(metadata.get("run", "null")) != json.loads(json.dumps(self.run)):
             raise InputError(f"{self.path} is the state of another run; remove it, or choose another file.")
         return tensors, json.loads(metadata["record"])
-
-
-def digest(*tensors: Tensor) -> str:
-    """Hex digest of some tensors' bytes, to tell runs on different data apart."""
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return sha.hexdigest()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from s4s_nb.denoisers import Denoiser
 from s4s_nb.errors import InputError
-from s4s_nb.files import read_safetensors, write_safetensors
+from s4s_nb.files import digest, read_safetensors, write_safetensors
 
 FORMAT = "s4s_nb solver 1"
 
@@ -81,6 +81,12 @@ class Solver:
     def nfe(self) -> int:
         """N, the number of denoiser evaluations."""
         return len(self.sigmas) - 1
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of the table to nine decimals, the same on machines that round the last bits apart."""
+        tensors = (self.sigmas, self.A, self.B, self.model_sigmas, self.kappa)
+        return digest(*(t.detach().mul(1e9).round().long() for t in tensors))
 
     def save(self, path: Path | str) -> None:
         """Write the table as safetensors with its name and ``info`` as JSON metadata."""

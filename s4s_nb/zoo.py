@@ -5,20 +5,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from s4s_nb.autoencoder import Autoencoder
 from s4s_nb.classic import make_solver
-from s4s_nb.denoisers import ADAPTERS, Conditional, Counted, Denoiser, guided
+from s4s_nb.denoisers import ADAPTERS, Conditional, Counted, Denoiser, clipped, guided
 from s4s_nb.distances import lpips_distance
 from s4s_nb.errors import choose
 from s4s_nb.files import bundled, read_safetensors
 from s4s_nb.grids import Grid, make_grid
 from s4s_nb.parallel import batch_size, map_batches
-from s4s_nb.recipes import COSINE, RECIPES, Recipe, new_network
-from s4s_nb.schedules import VE, Schedule, VPLinear
+from s4s_nb.recipes import DDPM, RECIPES, Recipe, new_network
+from s4s_nb.schedules import Schedule, VPLinear
 from s4s_nb.solvers import Solver
 from s4s_nb.teachers import Pairs, run, seeded_noise
 
@@ -28,20 +29,20 @@ class Setting:
     """A bundled model and its conventions; levels in σ̃.
 
     network: name of its recipe. shape: of a state, which is an image or a latent.
-    clock: whose native time the uniform and quadratic grids use. EDM's own time is σ itself, in which
-    few-step grids are useless; as usual for EDM models it is VP's.
+    clock: whose native time the uniform and quadratic grids use, if not its own schedule's. EDM's time
+    is σ itself, in which few-step grids are useless; as usual for EDM models it is VP's.
     guidance_scale: None for unconditional sampling, 1 for a plain conditional model.
+    clip: whether predicted images are clamped to [−1, 1].
     """
 
     title: str
     network: str
     shape: tuple[int, ...]
-    schedule: Schedule
-    prediction: str
-    clock: Schedule
     sigma_max: float
     sigma_min: float
+    clock: Schedule | None = None
     guidance_scale: float | None = None
+    clip: bool = False
     teacher: str = "unipc-3-bh2"
     teacher_nfe: int = 60
     teacher_grid: str = "karras"
@@ -51,13 +52,21 @@ class Setting:
         """How its network is built and trained."""
         return RECIPES[self.network]
 
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule of its process."""
+        return cast(Schedule, self.recipe.schedule)
+
+    @property
+    def prediction(self) -> str:
+        """What its network predicts: data, noise or velocity."""
+        return cast(str, self.recipe.prediction)
+
 
 FASHION = Setting(
     title="Fashion-MNIST, pixels, unconditional",
     network="fashion",
     shape=(1, 28, 28),
-    schedule=VE(),
-    prediction="data",
     clock=VPLinear(),
     sigma_max=80.0,
     sigma_min=0.002,
@@ -66,18 +75,31 @@ FACES_LATENT = Setting(
     title="DiceBear faces, latents, unconditional",
     network="faces-latent",
     shape=(4, 16, 16),
-    schedule=COSINE,
-    prediction="velocity",
-    clock=COSINE,
     sigma_max=80.0,
     sigma_min=0.01,
 )
 SETTINGS = {
     "fashion": FASHION,
     "fashion-guided": replace(FASHION, title="Fashion-MNIST, pixels, guided", guidance_scale=2.0),
+    "faces": Setting(
+        title="DiceBear faces, pixels, unconditional",
+        network="faces",
+        shape=(3, 32, 32),
+        sigma_max=float(DDPM.level(torch.tensor(999.0))),
+        sigma_min=float(DDPM.level(torch.tensor(0.0))),
+        clip=True,
+    ),
     "faces-latent": FACES_LATENT,
     "faces-latent-guided": replace(
         FACES_LATENT, title="DiceBear faces, latents, guided", guidance_scale=2.0
+    ),
+    "faces-flow": Setting(
+        title="DiceBear faces, latents, flow transformer, guided",
+        network="faces-flow",
+        shape=(4, 16, 16),
+        sigma_max=1000.0,
+        sigma_min=0.005,
+        guidance_scale=1.5,
     ),
 }
 
@@ -113,7 +135,8 @@ class ImageModel:
                 label = torch.full((len(native),), self.classes, device=native.device)
             return self.network(native, t.to(native).expand(len(native)), label)
 
-        return ADAPTERS[self.setting.prediction](predict, self.setting.schedule)
+        denoise = ADAPTERS[self.setting.prediction](predict, self.setting.schedule)
+        return clipped(denoise) if self.setting.clip else denoise
 
     @property
     def classes(self) -> int:
@@ -152,7 +175,7 @@ class ImageModel:
     def grid(self, name: str) -> Callable[[int], Grid]:
         """The function (steps) → levels of a named grid over this model's range."""
         s = self.setting
-        return lambda steps: make_grid(name, steps, s.sigma_max, s.sigma_min, s.clock)
+        return lambda steps: make_grid(name, steps, s.sigma_max, s.sigma_min, s.clock or s.schedule)
 
     def teacher(self, refine: int = 1) -> Solver:
         """The many-step solver whose end points are the targets, with ``refine`` times its steps."""
@@ -178,11 +201,13 @@ def load_model(name: str, device: str = "cpu") -> ImageModel:
     """A bundled setting, ready to sample: EMA weights, in eval mode, without gradients."""
     setting = choose(SETTINGS, name, "model")
     network = Counted(load_network(setting.network, device))
-    autoencoder = load_network("faces-autoencoder", device) if setting.recipe.latent else None
+    latent = setting.recipe.autoencoder
+    autoencoder = load_network(latent, device) if latent else None
     return ImageModel(name, setting, network, autoencoder, device)
 
 
 @lru_cache
+@torch.inference_mode(False)  # a first call from within would cache weights that no gradient may pass
 def load_network(name: str, device: str = "cpu") -> nn.Module:
     """The network of a recipe with its bundled weights."""
     net = new_network(name)

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from s4s_nb.classic import make_solver
-from s4s_nb.denoisers import Counted, GaussianMixture, from_data, from_noise, from_velocity, guided
+from s4s_nb.denoisers import (
+    Counted,
+    GaussianMixture,
+    clipped,
+    from_data,
+    from_noise,
+    from_velocity,
+    guided,
+)
 from s4s_nb.errors import InputError
 from s4s_nb.schedules import VE, Flow, VPCosine, VPDiscrete, VPLinear
 from s4s_nb.solvers import sample
@@ -144,3 +152,9 @@ def test_guidance_counts_two_calls_and_extrapolates():
     d = guided(conditional, unconditional, 3.0)(torch.zeros(2), torch.tensor(1.0))
     assert d.tolist() == [3.0, 3.0]
     assert conditional.nfe + unconditional.nfe == 2
+
+
+def test_clipping_keeps_predictions_in_the_range_of_images():
+    denoise = clipped(lambda x, sigma: 3 * x)
+    x = torch.tensor([-2.0, -0.2, 0.0, 0.3, 1.0])
+    assert torch.allclose(denoise(x, torch.tensor(1.0)), torch.tensor([-1.0, -0.6, 0.0, 0.9, 1.0]))

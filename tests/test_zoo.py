@@ -5,6 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from s4s_nb.classic import make_solver
+from s4s_nb.distances import lpips_distance
 from s4s_nb.errors import InputError
 from s4s_nb.families import linear_multistep_family
 from s4s_nb.files import manifest
@@ -12,7 +13,7 @@ from s4s_nb.gauss_newton import normal_equations
 from s4s_nb.judge import judge, reference
 from s4s_nb.solvers import sample
 from s4s_nb.teachers import Pairs, bound, run
-from s4s_nb.zoo import SETTINGS, load_model
+from s4s_nb.zoo import SETTINGS, load_model, load_network
 
 NAMES = list(SETTINGS)
 
@@ -99,3 +100,15 @@ def test_labels_are_neither_forgotten_nor_ignored():
         bound(conditional.denoise, None)
     with pytest.raises(InputError, match="takes no labels"):
         bound(plain.denoise, torch.tensor([0]))
+
+
+def test_networks_loaded_within_inference_mode_still_pass_gradients():
+    load_network.cache_clear()
+    lpips_distance.cache_clear()
+    with torch.inference_mode():
+        model = load_model("fashion")
+        lpips_distance()
+    x = model.starts("train", 1).requires_grad_()
+    sigma = torch.tensor(80.0, dtype=torch.float64)
+    model.embed(bound(model.denoise, None)(x, sigma)).sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from s4s_nb.checks import notebook_00, notebook_01, notebook_02, notebook_03, notebook_04
+from s4s_nb.checks import notebook_00, notebook_01, notebook_02, notebook_03, notebook_04, notebook_05
 from s4s_nb.errors import choose
 
-CHECKS = (
-    notebook_00.CHECKS | notebook_01.CHECKS | notebook_02.CHECKS | notebook_03.CHECKS | notebook_04.CHECKS
-)
+NOTEBOOKS = (notebook_00, notebook_01, notebook_02, notebook_03, notebook_04, notebook_05)
+CHECKS = {name: test for notebook in NOTEBOOKS for name, test in notebook.CHECKS.items()}
 
 
 def check(name: str, answer: Any) -> None:
