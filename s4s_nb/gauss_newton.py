@@ -13,6 +13,7 @@ JᵀJ knows by how much.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
@@ -135,6 +136,11 @@ def best_step(
     return min([(value, parameters + first * step), *((objective(p), p) for p in moved)], key=itemgetter(0))
 
 
+def forward_differentiable(derivatives: str) -> AbstractContextManager:
+    """Tangents need the one kind of attention that has forward derivatives; for all threads at once."""
+    return sdpa_kernel(SDPBackend.MATH) if derivatives == "tangents" else nullcontext()
+
+
 def learn_gauss_newton(
     denoise: Denoiser | Conditional,
     family: Family,
@@ -177,7 +183,7 @@ def learn_gauss_newton(
         equations = partial(
             normal_equations, denoise, family, parameters, embed=embed, derivatives=derivatives
         )
-        with sdpa_kernel(SDPBackend.MATH):  # the attention that has forward derivatives
+        with forward_differentiable(derivatives):
             parts = map_batches(equations, train.split(batch), train.starts.device)
         JJ, Jr = (torch.stack(p).sum(0) for p in zip(*parts, strict=True))
         value, moved = best_step(objective, parameters, JJ, Jr)
