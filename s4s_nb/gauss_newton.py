@@ -6,10 +6,10 @@ their Jacobian J in the parameters, a step is
 
     δ = −s (JᵀJ + μ diag JᵀJ)⁻¹ Jᵀr        (Levenberg 1944, Marquardt 1963)
 
-with damping μ and length s: the full step, s = 1, is mostly too short here, twice or four times of it
-goes further down. First-order methods have trouble: a coefficient of the first step,
-taken at σ = 80, moves the end point in another way and by another amount than one of the last, and
-JᵀJ knows by how much.
+with damping μ and length s: on the bundled image models the full step, s = 1, is mostly too short, and
+twice or four times of it goes further down. First-order methods have trouble: a coefficient of the
+first step, taken at σ = 80, moves the end point in another way and by another amount than one of the
+last, and JᵀJ knows by how much.
 """
 
 from collections.abc import Callable
@@ -111,13 +111,13 @@ def mean_distance(
     batch: int = 20,
 ) -> float:
     """Mean ‖e(x) − e(y)‖² of the end points; infinity where the solver blows up."""
-    solver = family.table(parameters)
 
     def total(part: Pairs) -> Tensor:
         ends = sample(bound(denoise, part.labels), part.starts, solver)
         return (embed(ends) - embed(part.targets)).square().sum()
 
     try:
+        solver = family.table(parameters)
         return float(sum(map_batches(total, pairs.split(batch), pairs.starts.device))) / len(pairs)
     except InputError:
         return float("inf")
@@ -129,7 +129,8 @@ def best_step(
     """The objective and the parameters after the damping that goes furthest down at the first length,
     with the length that does."""
     first, *others = LENGTHS
-    full = [torch.linalg.solve(JJ + mu * torch.diag(JJ.diag()), -Jr) for mu in DAMPINGS]
+    diagonal = JJ.diag().clamp(min=1e-9 * float(JJ.diag().max()))  # of parameters without influence too
+    full = [torch.linalg.solve(JJ + mu * torch.diag(diagonal), -Jr) for mu in DAMPINGS]
     values = [objective(parameters + first * step) for step in full]
     value, step = min(zip(values, full, strict=True), key=itemgetter(0))
     moved = [parameters + length * step for length in others]

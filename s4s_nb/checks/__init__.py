@@ -2,10 +2,18 @@
 
 from typing import Any
 
-from s4s_nb.checks import notebook_00, notebook_01, notebook_02, notebook_03, notebook_04, notebook_05
+from s4s_nb.checks import (
+    notebook_00,
+    notebook_01,
+    notebook_02,
+    notebook_03,
+    notebook_04,
+    notebook_05,
+    notebook_06,
+)
 from s4s_nb.errors import choose
 
-NOTEBOOKS = (notebook_00, notebook_01, notebook_02, notebook_03, notebook_04, notebook_05)
+NOTEBOOKS = (notebook_00, notebook_01, notebook_02, notebook_03, notebook_04, notebook_05, notebook_06)
 CHECKS = {name: test for notebook in NOTEBOOKS for name, test in notebook.CHECKS.items()}
 
 
