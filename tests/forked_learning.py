@@ -17,6 +17,7 @@ import torch
 from s4s_nb.files import read_safetensors
 from s4s_nb.gauss_newton import learn_gauss_newton
 from s4s_nb.learn import Learned, learn_s4s
+from tests.forking import forked
 from tests.test_learn import MIXTURE, distance, pairs
 from tests.test_relaxed import FAMILY
 
@@ -41,6 +42,12 @@ def pieces(state_file: Path) -> int:
     return metadata["record"].count("[") - 1
 
 
+def learn_to(run: Callable[..., Learned], state_file: Path, result: Path) -> None:
+    """What a child does."""
+    learned = run(slow, state_file=state_file)
+    torch.save((learned.parameters, learned.history), result)
+
+
 def twenty_kills(method: str, folder: Path) -> None:
     """Nothing is lost but the piece in hand, and the end has the bits of an undisturbed run."""
     run = partial(LEARN[method], family=FAMILY, train=TRAIN, validation=VALIDATION, progress=False)
@@ -50,11 +57,7 @@ def twenty_kills(method: str, folder: Path) -> None:
         state_file, result = folder / f"state{runs}.safetensors", folder / f"result{runs}.pt"
         runs, seen, finished = runs + 1, 0, False
         while not finished:
-            child = os.fork()
-            if child == 0:
-                learned = run(slow, state_file=state_file)
-                torch.save((learned.parameters, learned.history), result)
-                os._exit(0)
+            child = forked(partial(learn_to, run, state_file, result))
             if kills < KILLS:
                 time.sleep(randomness.uniform(0.02, 0.15))
                 os.kill(child, signal.SIGKILL)

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from s4s_nb.classic import make_solver
 from s4s_nb.grids import log_snr
 from s4s_nb.pair_store import PairStore
 from s4s_nb.teachers import seeded_noise
+from tests.forking import forked
 from tests.test_learn import MIXTURE
 
 TEACHER = make_solver("dpmpp-2m", 12, lambda n: log_snr(n, 10.0, 0.01))
@@ -56,10 +58,7 @@ def twenty_kills(folder: Path) -> None:
     store = replace(whole, folder=folder / "killed", model=Mixture(pause=0.001))
     randomness, kills, seen = random.Random(0), 0, set()
     while True:
-        child = os.fork()
-        if child == 0:
-            store.make(title=None)
-            os._exit(0)
+        child = forked(partial(store.make, title=None))
         if kills < 20:
             time.sleep(randomness.uniform(0.005, 0.04))
             os.kill(child, signal.SIGKILL)
@@ -78,12 +77,7 @@ def twenty_kills(folder: Path) -> None:
 def company(folder: Path) -> None:
     """Two processes on one folder write the same as one."""
     store = PairStore(folder / "shared", Mixture(pause=0.002), TEACHER, count=25, shard=10)
-    children = []
-    for _ in range(2):
-        children.append(os.fork())
-        if children[-1] == 0:
-            store.make(title=None)
-            os._exit(0)
+    children = [forked(partial(store.make, title=None)) for _ in range(2)]
     assert all(os.waitpid(child, 0)[1] == 0 for child in children)
     alone = replace(store, folder=folder / "alone")
     alone.make(title=None)
