@@ -52,7 +52,7 @@ def adam_overhead(name: str = "fashion", nfe: int = 5, batch: int = 20) -> float
     family = linear_multistep_family("dpmpp-2m", model.grid("logsnr")(nfe))
     starts = model.starts("train", batch)
     pairs = Pairs(starts, starts / model.setting.sigma_max)
-    levels = family.table(torch.zeros(family.size, dtype=torch.float64)).model_sigmas
+    levels = family.table(family.zero).model_sigmas
 
     def bare() -> None:
         for sigma in levels:
@@ -78,7 +78,7 @@ def memory_growth(name: str = "fashion", few: int = 4, many: int = 16, batch: in
 
 def gradient(model: ImageModel, family: Family, pairs: Pairs, denoise: Denoiser) -> Tensor:
     """That of the end-point loss in the family's parameters."""
-    parameters = torch.zeros(family.size, dtype=torch.float64, requires_grad=True)
+    parameters = family.zero.requires_grad_()
     loss = end_point_loss(denoise, family.table(parameters), pairs, model.distance)
     return torch.autograd.grad(loss, parameters)[0]
 

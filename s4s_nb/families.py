@@ -42,6 +42,11 @@ class Family:
     sigmas: Grid
     build: Callable[[Float[Tensor, " m"], Grid], Solver]
 
+    @property
+    def zero(self) -> Float[Tensor, " m"]:
+        """The parameters of the classic solver."""
+        return torch.zeros(self.size, dtype=torch.float64)
+
     def table(self, parameters: Float[Tensor, " m"], sigmas: Grid | None = None) -> Solver:
         """The solver on the family's own grid, or on other levels; differentiable in both arguments.
 

@@ -170,7 +170,7 @@ def learn_gauss_newton(
     """
     if not len(train) or not len(validation):
         raise InputError("Learning needs at least one training and one validation pair.")
-    zero = torch.zeros(family.size, dtype=torch.float64)
+    zero = family.zero
     options = {"pairs": len(train), "validation_pairs": len(validation), "derivatives": derivatives}
     data = digest_of(family.table(zero), train, validation)
     kept = StateFile(state_file, {**names(family), **options, "data": data})

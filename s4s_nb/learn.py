@@ -81,7 +81,7 @@ def learn_s4s(
     """
     if not len(train) or not len(validation):
         raise InputError("Learning needs at least one training and one validation pair.")
-    parameters = torch.zeros(family.size, dtype=torch.float64, requires_grad=True)
+    parameters = family.zero.requires_grad_()
     start = family.table(parameters.detach())
     starts = RelaxedStarts(train, float(start.sigmas[0]), radius)
     optimizer = torch.optim.Adam([parameters])

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 
 import pandas as pd
-import torch
 
+from s4s_nb.errors import InputError
 from s4s_nb.families import make_family
 from s4s_nb.files import write_json
 from s4s_nb.gauss_newton import learn_gauss_newton
@@ -30,10 +30,11 @@ QUALITY = ("lpips", "fd_teacher", "fd_real")
 class Budget:
     """What one cell may spend: the same for every cell, and written into the record."""
 
-    pairs: int = 40
+    pairs: int = 20
     validation_pairs: int = 20
-    iterations: int = 4
-    samples: int = 200
+    iterations: int = 3
+    samples: int = 100
+    batch: int = 10  # few pairs in one batch would keep a single core busy
 
 
 def uniform(
@@ -47,10 +48,16 @@ def uniform(
 
     ``out`` is rewritten after every cell, and cells that it has are not made again; those of a setting
     share their pairs.
+
+    Raises:
+        InputError: an unknown setting, or a table that was made with another budget.
     """
     table = {"command": "s4s-nb study uniform", "budget": asdict(budget), "cells": []}
     if out.exists():
-        table = json.loads(out.read_text(encoding="utf-8"))
+        known = json.loads(out.read_text(encoding="utf-8"))
+        if known["budget"] != table["budget"]:
+            raise InputError(f"{out} was made with another budget, {known['budget']}; choose another file.")
+        table = known
     done = {key_of(cell) for cell in table["cells"]}
     for name in settings:
         cells = [c for c in product([name], GRIDS, STARTS, nfes) if c not in done]
@@ -85,11 +92,12 @@ def cell_of(
         validation,
         model.embed,
         iterations=budget.iterations,
+        batch=budget.batch,
         progress=False,
     )
     seconds = time.perf_counter() - started
-    zero = torch.zeros(family.size, dtype=torch.float64)
-    before, after = (judge(model, s, budget.samples)[0] for s in (family.table(zero), learned.solver))
+    start_solver = family.table(family.zero)
+    before, after = (judge(model, s, budget.samples)[0] for s in (start_solver, learned.solver))
     return {
         "setting": model.name,
         "grid": grid,

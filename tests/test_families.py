@@ -45,7 +45,7 @@ def family_of(start: str, nfe: int, grid, **options) -> Family:
 
 def at_zero(family: Family, sigmas=None) -> Solver:
     """A family's table with all parameters zero."""
-    return family.table(torch.zeros(family.size, dtype=F64), sigmas)
+    return family.table(family.zero, sigmas)
 
 
 def same(one: Solver, other: Solver) -> bool:
@@ -121,7 +121,7 @@ def test_the_start_may_have_its_order_lowered_at_the_end(start):
     grid = steps_of("karras")
     family = family_of(start, 5, grid, lower_final=True)
     classic = make_solver(start, 5, grid, lower_final=True)
-    assert torch.equal(family.table(torch.zeros(family.size, dtype=F64)).B, classic.B)
+    assert torch.equal(family.table(family.zero).B, classic.B)
     assert not torch.equal(classic.B, make_solver(start, 5, grid).B)
 
 
@@ -241,6 +241,6 @@ def test_every_family_improves_on_unseen_noise(start):
         MIXTURE, family, pairs("train", 100), pairs("validation", 50), lambda x: x, progress=False
     )
     test = pairs("test", 200)
-    classic = family.table(torch.zeros(family.size, dtype=F64))
+    classic = family.table(family.zero)
     before, after = (end_point_loss(MIXTURE, s, test, distance) for s in (classic, learned.solver))
     assert after < 0.9 * before

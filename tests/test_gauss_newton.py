@@ -12,11 +12,11 @@ from s4s_nb.grids import log_snr
 from s4s_nb.learn import learn_s4s
 from s4s_nb.sensitivities import end_point_tangents
 from s4s_nb.solvers import sample, trajectory
-from tests.problems import F64, noise
+from tests.problems import noise
 from tests.test_learn import MIXTURE, distance, pairs
 
 FAMILY = linear_multistep_family("dpmpp-3m", log_snr(5, 10.0, 0.01))
-ZERO = torch.zeros(FAMILY.size, dtype=F64)
+ZERO = FAMILY.zero
 
 
 def embed(x):

@@ -43,7 +43,7 @@ def test_learning_beats_the_classic_start_on_unseen_noise(start):
         progress=False,
     )
     test = pairs("test", 200)
-    classic = family.table(torch.zeros(family.size, dtype=torch.float64))
+    classic = family.table(family.zero)
     after = end_point_loss(MIXTURE, learned.solver, test, distance)
     assert after < 0.9 * end_point_loss(MIXTURE, classic, test, distance)
 

@@ -41,7 +41,7 @@ def test_projection_keeps_what_is_inside_and_scales_the_rest_to_the_radius():
 def test_radius_zero_is_the_hard_objective_bit_for_bit():
     """By the plain loop: Adam on the end-point loss from x_T."""
     train = pairs("train", 40)
-    parameters = torch.zeros(FAMILY.size, dtype=F64, requires_grad=True)
+    parameters = FAMILY.zero.requires_grad_()
     adam = torch.optim.Adam([parameters])
     rates = iter(2e-2 * 0.5 * (1 + math.cos(math.pi * k / 6)) for k in range(6))
     generator, values = torch.Generator().manual_seed(0), []
@@ -73,7 +73,7 @@ def test_validation_starts_from_x_t_whatever_the_radius():
 def test_moved_starts_lower_the_training_loss_stay_with_their_sample_and_in_the_ball():
     train = pairs("train", 30)
     ball = RelaxedStarts(train, 10.0, radius=0.3)
-    solver = FAMILY.table(torch.zeros(FAMILY.size, dtype=F64))
+    solver = FAMILY.table(FAMILY.zero)
     losses = []
     for _ in range(20):
         for chosen in torch.arange(30).split(10):

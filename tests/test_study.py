@@ -3,9 +3,9 @@
 import json
 
 import pytest
-import torch
 
 from s4s_nb import study
+from s4s_nb.errors import InputError
 from s4s_nb.families import make_family
 from s4s_nb.grids import log_snr
 from s4s_nb.study import Budget, summary, uniform
@@ -21,7 +21,7 @@ def test_every_family_is_found_by_its_start_and_keeps_its_evaluations():
     for start, lower in study.STARTS.items():
         for nfe in study.NFES:
             family = make_family(start, nfe, grid, lower_final=lower)
-            assert family.table(torch.zeros(family.size, dtype=torch.float64)).nfe == nfe
+            assert family.table(family.zero).nfe == nfe
 
 
 def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
@@ -37,3 +37,5 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert key(again["cells"][3]) == key(first["cells"][0])
     assert again["cells"][3]["lpips"] == pytest.approx(first["cells"][0]["lpips"], rel=1e-3)
     assert "fashion" in summary(again)
+    with pytest.raises(InputError, match="another budget"):
+        uniform(out, ["fashion"], [2], Budget(pairs=3))

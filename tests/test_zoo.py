@@ -78,7 +78,7 @@ def test_the_gradient_of_least_squares_is_that_of_backpropagation(name, derivati
     family = linear_multistep_family("dpmpp-2m", model.grid("logsnr")(3), order=2)
     starts, labels = model.starts("train", 2), model.labels(2)
     targets = run(model.denoise, starts, make_solver("dpmpp-2m", 12, model.grid("karras")), labels)
-    zero = torch.zeros(family.size, dtype=torch.float64, requires_grad=True)
+    zero = family.zero.requires_grad_()
     ends = sample(bound(model.denoise, labels), starts, family.table(zero))
     (0.5 * (model.embed(ends) - model.embed(targets)).square().sum()).backward()
     pairs = Pairs(starts, targets, labels)
