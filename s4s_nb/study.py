@@ -107,6 +107,8 @@ def cell_of(
         "parameters": family.size,
         **{f"start_{key}": before[key] for key in QUALITY},
         **{key: after[key] for key in QUALITY},
+        "start_validation": learned.history[0][1],
+        "validation": learned.history[-1][1],
         "learning_seconds": round(seconds, 1),
     }
 
