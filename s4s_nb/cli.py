@@ -137,21 +137,23 @@ def learn(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="uniform: S4S against its start, everywhere.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="uniform: S4S against its start, everywhere; solvers: a learned one for every setting;"
+            " optimisers: what Gauss-Newton and Adam cost."
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.json; goes on from it.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only this setting; may be repeated.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Only this NFE; may be repeated.")] = None,
     device: Device = "cpu",
 ) -> None:
     """Make a table of results over all settings, cell by cell; resumable; hours."""
-    from s4s_nb.errors import choose
-    from s4s_nb.study import NFES, summary, uniform
-    from s4s_nb.zoo import SETTINGS
+    from s4s_nb.study import study as run_study
 
-    run = choose({"uniform": uniform}, name, "study")
-    out = out or Path("runs") / f"{name}.json"
-    table = run(out, model or tuple(SETTINGS), nfe or NFES, device=check_device(device))
-    typer.echo(summary(table))
+    only = {key: value for key, value in {"settings": model, "nfes": nfe}.items() if value}
+    typer.echo(run_study(name, out, device=check_device(device), **only))
 
 
 @app.command()

@@ -1,47 +1,44 @@
-"""Tables of results over settings, grids, families and NFE, made cell by cell and resumable."""
+"""The studies: tables of results over settings, grids, families, NFE and optimisers, in data/results."""
 
-import json
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
 
 import pandas as pd
+import torch
+from torch import Tensor
 
-from s4s_nb.errors import InputError
-from s4s_nb.families import make_family
-from s4s_nb.files import write_json
-from s4s_nb.gauss_newton import learn_gauss_newton
+from s4s_nb.denoisers import Denoiser
+from s4s_nb.errors import choose
+from s4s_nb.families import linear_multistep_family
+from s4s_nb.gauss_newton import learn_gauss_newton, mean_distance
+from s4s_nb.grids import GRIDS
 from s4s_nb.judge import judge
-from s4s_nb.progress import bar
+from s4s_nb.learn import learn_s4s
+from s4s_nb.relaxed import radius_rule
+from s4s_nb.tables import QUALITY, STARTS, Budget, Table, family_of, learned_cell, pairs_of
 from s4s_nb.teachers import Pairs
+from s4s_nb.tour import CLASSIC
 from s4s_nb.zoo import SETTINGS, ImageModel, load_model
 
-GRIDS = ("karras", "logsnr", "uniform")
-STARTS = {"ipndm-3": False, "dpmpp-3m": True, "unipc-3-bh2": True, "dpm-2s": False}
-"""Classic solvers that S4S starts from, and whether their order is lowered at the end as diffusers does."""
-NFES = (4, 5, 6, 8)
-QUALITY = ("lpips", "fd_teacher", "fd_real")
+SMALL = Budget(pairs=20, validation_pairs=20, iterations=3, samples=100)
+MEDIUM = Budget(pairs=40, validation_pairs=20, iterations=4, samples=200)
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What one cell may spend: the same for every cell, and written into the record."""
-
-    pairs: int = 20
-    validation_pairs: int = 20
-    iterations: int = 3
-    samples: int = 100
-    batch: int = 10  # few pairs in one batch would keep a single core busy
+# ---------------------------------------------------------------- does it improve everywhere?
 
 
 def uniform(
     out: Path,
     settings: Sequence[str] = tuple(SETTINGS),
-    nfes: Sequence[int] = NFES,
-    budget: Budget = Budget(),
+    nfes: Sequence[int] = (4, 5, 6, 8),
+    grids: Sequence[str] = ("karras", "logsnr", "uniform"),
+    budget: Budget = SMALL,
     device: str = "cpu",
 ) -> dict:
     """S4S against the solver it started from, in every setting, grid, family and NFE, on test noises.
@@ -52,68 +49,16 @@ def uniform(
     Raises:
         InputError: an unknown setting, or a table that was made with another budget.
     """
-    table = {"command": "s4s-nb study uniform", "budget": asdict(budget), "cells": []}
-    if out.exists():
-        known = json.loads(out.read_text(encoding="utf-8"))
-        if known["budget"] != table["budget"]:
-            raise InputError(f"{out} was made with another budget, {known['budget']}; choose another file.")
-        table = known
-    done = {key_of(cell) for cell in table["cells"]}
+    table = Table(out, "s4s-nb study uniform", ("setting", "grid", "family", "nfe"), asdict(budget))
     for name in settings:
-        cells = [c for c in product([name], GRIDS, STARTS, nfes) if c not in done]
-        if not cells:
-            continue
-        model = load_model(name, device)
-        train, validation = (
-            model.pairs(split, count)
-            for split, count in (("train", budget.pairs), ("validation", budget.validation_pairs))
-        )
-        for _, grid, start, nfe in bar(cells, desc=name):
-            table["cells"].append(cell_of(model, grid, start, nfe, train, validation, budget))
-            write_json(out, table)
-    return table
+        model, pairs = load_model(name, device), None
+        for _, grid, start, nfe in table.missing(product([name], grids, STARTS, nfes), name):
+            pairs = pairs or pairs_of(model, budget)
+            table.add(learned_cell(model, start, grid, nfe, pairs, budget)[0])
+    return table.read()
 
 
-def key_of(cell: dict) -> tuple[str, str, str, int]:
-    """What tells a cell from another."""
-    return cell["setting"], cell["grid"], cell["family"], cell["nfe"]
-
-
-def cell_of(
-    model: ImageModel, grid: str, start: str, nfe: int, train: Pairs, validation: Pairs, budget: Budget
-) -> dict:
-    """Learn one solver, and judge it and its start on the same test noises."""
-    started = time.perf_counter()
-    family = make_family(start, nfe, model.grid(grid), lower_final=STARTS[start])
-    learned = learn_gauss_newton(
-        model.denoise,
-        family,
-        train,
-        validation,
-        model.embed,
-        iterations=budget.iterations,
-        batch=budget.batch,
-        progress=False,
-    )
-    seconds = time.perf_counter() - started
-    start_solver = family.table(family.zero)
-    before, after = (judge(model, s, budget.samples)[0] for s in (start_solver, learned.solver))
-    return {
-        "setting": model.name,
-        "grid": grid,
-        "family": start,
-        "nfe": nfe,
-        "method": "s4s",
-        "parameters": family.size,
-        **{f"start_{key}": before[key] for key in QUALITY},
-        **{key: after[key] for key in QUALITY},
-        "start_validation": learned.history[0][1],
-        "validation": learned.history[-1][1],
-        "learning_seconds": round(seconds, 1),
-    }
-
-
-def summary(table: dict) -> str:
+def uniform_summary(table: dict) -> str:
     """Share of the cells that improved and median ratio, in all and by setting."""
     frame = pd.DataFrame(table["cells"])
     frame["ratio"] = frame["lpips"] / frame["start_lpips"]
@@ -132,3 +77,177 @@ def row_of(part: pd.DataFrame) -> dict[str, int | float]:
         "worst": float(part["ratio"].max()),
         "median FD ratio": median(part["FD ratio"]),
     }
+
+
+# ---------------------------------------------------------------- the solvers of data/solvers
+
+
+def solvers(
+    out: Path,
+    settings: Sequence[str] = tuple(SETTINGS),
+    nfes: Sequence[int] = (5, 3, 4, 6, 7, 8, 10),
+    grids: Sequence[str] = tuple(GRIDS),
+    budget: Budget = MEDIUM,
+    device: str = "cpu",
+) -> dict:
+    """A learned solver for every setting and NFE, beside the classical ones of its grid.
+
+    It starts from the one of :data:`STARTS`, on the one of ``grids``, that is best on the validation
+    pairs. Its file, SETTING_s4s_NFE.safetensors, is written beside ``out`` and has its cell as record.
+
+    Raises:
+        InputError: an unknown setting or grid, or a table that was made with another budget.
+    """
+    table = Table(out, "s4s-nb study solvers", ("setting", "nfe"), asdict(budget))
+    for name in settings:
+        model, pairs = load_model(name, device), None
+        for _, nfe in table.missing(product([name], nfes), name):
+            pairs = pairs or pairs_of(model, budget)
+            start, grid = best_start(model, nfe, pairs[1], grids)
+            cell, learned = learned_cell(model, start, grid, nfe, pairs, budget)
+            info = {**learned.solver.info, "model": name, "grid": grid, "quality": cell}
+            replace(learned.solver, info=info).save(out.with_name(f"{name}_s4s_{nfe}.safetensors"))
+            table.add(cell, *classical_cells(model, grid, nfe, budget))
+    return table.read()
+
+
+def best_start(model: ImageModel, nfe: int, validation: Pairs, grids: Sequence[str]) -> tuple[str, str]:
+    """The solver of :data:`STARTS` and the grid whose end points are nearest to the teacher's."""
+
+    def error(choice: tuple[str, str]) -> float:
+        family = family_of(model, *choice, nfe)
+        return mean_distance(model.denoise, family, family.zero, validation, model.embed, batch=10)
+
+    return min(product(STARTS, grids), key=error)
+
+
+def classical_cells(model: ImageModel, grid: str, nfe: int, budget: Budget) -> Iterator[dict]:
+    """The tour's classical solvers on a grid."""
+    for label, (name, lower_final) in CLASSIC.items():
+        solver = model.solver(name, nfe, grid, lower_final)
+        row, _ = judge(model, solver, budget.samples)
+        names = {"setting": model.name, "grid": grid, "family": label, "nfe": nfe, "method": "classical"}
+        yield names | {key: row[key] for key in QUALITY}
+
+
+def solvers_summary(table: dict) -> str:
+    """Each learned solver over the best classical one of its grid, which may be another for each column."""
+    frame = pd.DataFrame(table["cells"])
+    rows = []
+    for _, part in frame.groupby(["setting", "nfe"], sort=False):
+        ours = part[part["method"] == "s4s"].iloc[0]
+        best = part[part["method"] == "classical"][list(QUALITY)].min()
+        rows.append(
+            {"NFE": ours["nfe"], **{key: ours[key] for key in ("setting", "family", "grid")}}
+            | {"LPIPS": ours["lpips"], "over best classical": ours["lpips"] / best["lpips"]}
+            | {"FD to teacher": ours["fd_teacher"], "over best": ours["fd_teacher"] / best["fd_teacher"]}
+        )
+    return pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3g}")
+
+
+# ---------------------------------------------------------------- what learning costs
+
+
+@dataclass
+class Meter:
+    """A denoiser that counts its evaluations: one a sample, and two more where a gradient is kept."""
+
+    denoise: Denoiser
+    evaluations: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        with self.lock:
+            self.evaluations += len(x) * (3 if torch.is_grad_enabled() else 1)
+        return self.denoise(x, sigma)
+
+
+RECIPES = {
+    "Gauss-Newton": {"pairs": 80, "iterations": 5},
+    "Gauss-Newton, half the pairs": {"pairs": 40, "iterations": 4},
+    "Adam, relaxed": {"pairs": 700, "epochs": 10, "relaxed": True},
+    "Adam, hard": {"pairs": 700, "epochs": 10},
+}
+"""Two of ours, and S4S's: 700 pairs, 10 epochs of batches of 20, with and without its relaxed starts."""
+
+
+def optimisers(
+    out: Path,
+    settings: Sequence[str] = ("fashion", "faces-latent"),
+    nfes: Sequence[int] = (5,),
+    recipes: dict[str, dict] = RECIPES,
+    samples: int = 500,
+    device: str = "cpu",
+) -> dict:
+    """What each recipe reaches from DPM-Solver++ 2M on the log-SNR grid, and for how many evaluations.
+
+    Evaluations of the network: forward 1, backward 2. Settings must be unconditional.
+
+    Raises:
+        InputError: an unknown setting, or a table that was made with other recipes.
+    """
+    table = Table(out, "s4s-nb study optimisers", ("setting", "nfe", "optimiser"), {"recipes": recipes})
+    for name in settings:
+        model = load_model(name, device)
+        for _, nfe, label in table.missing(product([name], nfes, recipes), name):
+            table.add(recipe_cell(model, nfe, label, **recipes[label], samples=samples))
+    return table.read()
+
+
+def recipe_cell(
+    model: ImageModel,
+    nfe: int,
+    label: str,
+    pairs: int,
+    samples: int,
+    iterations: int = 0,
+    epochs: int = 0,
+    relaxed: bool = False,
+) -> dict:
+    """Learn by one recipe, Gauss-Newton's if it has iterations, and judge."""
+    family = linear_multistep_family("dpmpp-2m", model.grid("logsnr")(nfe))
+    train, validation = model.pairs("train", pairs), model.pairs("validation", 40)
+    radius = radius_rule(family.size, train.starts[0].numel()) if relaxed else 0.0
+    meter = Meter(model.labelled(None))
+    started = time.perf_counter()
+    if iterations:
+        learn = partial(learn_gauss_newton, embed=model.embed, iterations=iterations)
+    else:
+        learn = partial(learn_s4s, distance=model.distance, epochs=epochs, radius=radius)
+    learned = learn(meter, family, train, validation)
+    seconds = time.perf_counter() - started
+    row, _ = judge(model, learned.solver, samples)
+    names = {"setting": model.name, "grid": "logsnr", "family": family.start, "nfe": nfe, "method": "s4s"}
+    cost = {"evaluations": meter.evaluations, "learning_seconds": round(seconds, 1)}
+    return {
+        **names,
+        "optimiser": label,
+        "pairs": pairs,
+        "radius": radius,
+        **cost,
+        "teacher_evaluations": (pairs + 40) * model.setting.teacher_nfe,
+        **{key: row[key] for key in QUALITY},
+        "history": learned.history,
+    }
+
+
+def optimisers_summary(table: dict) -> str:
+    """Distances and costs, the latter also relative to the first Adam of the setting."""
+    frame = pd.DataFrame(table["cells"])
+    adam = frame[frame["optimiser"].str.startswith("Adam")].groupby("setting")["evaluations"].first()
+    frame["share of Adam's"] = frame["evaluations"] / frame["setting"].map(adam)
+    columns = ["setting", "optimiser", "lpips", "fd_teacher", "evaluations", "share of Adam's"]
+    return frame[columns].to_string(index=False, float_format=lambda value: f"{value:.3g}")
+
+
+STUDIES = {
+    "uniform": (uniform, uniform_summary),
+    "solvers": (solvers, solvers_summary),
+    "optimisers": (optimisers, optimisers_summary),
+}
+
+
+def study(name: str, out: Path | None, **options) -> str:
+    """Run a study by name, to runs/NAME.json or ``out``; returns its summary."""
+    run, summary = choose(STUDIES, name, "study")
+    return summary(run(out or Path("runs") / f"{name}.json", **options))

@@ -1,41 +1,66 @@
 """The tables of results: every cell once, what is there is kept, and no cell is worse on validation."""
 
 import json
+from functools import partial
 
 import pytest
 
-from s4s_nb import study
 from s4s_nb.errors import InputError
-from s4s_nb.families import make_family
-from s4s_nb.grids import log_snr
-from s4s_nb.study import Budget, summary, uniform
+from s4s_nb.solvers import Solver
+from s4s_nb.study import optimisers, solvers, study, uniform, uniform_summary
+from s4s_nb.tables import STARTS, Budget, family_of
+from s4s_nb.zoo import load_model
 
 TINY = Budget(pairs=2, validation_pairs=2, iterations=1, samples=4)
 
 
-def grid(steps):
-    return log_snr(steps, 10.0, 0.01)
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("nfe", [3, 4, 5, 8])
+def test_every_family_keeps_its_evaluations(start, nfe):
+    family = family_of(load_model("fashion"), start, "logsnr", nfe)
+    assert family.table(family.zero).nfe == nfe
 
 
-def test_every_family_is_found_by_its_start_and_keeps_its_evaluations():
-    for start, lower in study.STARTS.items():
-        for nfe in study.NFES:
-            family = make_family(start, nfe, grid, lower_final=lower)
-            assert family.table(family.zero).nfe == nfe
-
-
-def test_a_study_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "GRIDS", ("logsnr",))
+def test_a_study_goes_on_where_it_was_stopped(tmp_path):
     out = tmp_path / "uniform.json"
-    first = uniform(out, ["fashion"], [2], TINY)
-    assert [cell["family"] for cell in first["cells"]] == list(study.STARTS)
-    short = first | {"cells": first["cells"][1:]}
-    out.write_text(json.dumps(short))
-    again = uniform(out, ["fashion"], [2], TINY)
-    key = study.key_of
-    assert [key(c) for c in again["cells"][:3]] == [key(c) for c in short["cells"]]
-    assert key(again["cells"][3]) == key(first["cells"][0])
-    assert again["cells"][3]["lpips"] == pytest.approx(first["cells"][0]["lpips"], rel=1e-3)
-    assert "fashion" in summary(again)
+    make = partial(uniform, out, ["fashion"], [2], ["logsnr"])
+    first = make(TINY)
+    assert [cell["family"] for cell in first["cells"]] == list(STARTS)
+    assert all(cell["validation"] <= cell["start_validation"] for cell in first["cells"])
+    out.write_text(json.dumps(first | {"cells": first["cells"][1:]}))
+    again = make(TINY)
+    assert again["cells"][:3] == first["cells"][1:]
+    made, known = again["cells"][3], first["cells"][0]
+    assert made["family"] == known["family"]
+    assert made["lpips"] == pytest.approx(known["lpips"], rel=1e-3)
+    assert "fashion" in uniform_summary(again)
     with pytest.raises(InputError, match="another budget"):
-        uniform(out, ["fashion"], [2], Budget(pairs=3))
+        make(Budget(pairs=3, validation_pairs=2, iterations=1, samples=4))
+
+
+def test_learned_solvers_are_written_with_their_record(tmp_path):
+    table = solvers(tmp_path / "solvers.json", ["fashion"], [3], ["logsnr", "karras"], TINY)
+    ours, *classical = table["cells"]
+    assert ours["method"] == "s4s" and {cell["method"] for cell in classical} == {"classical"}
+    assert {cell["grid"] for cell in classical} == {ours["grid"]}
+    solver = Solver.load(tmp_path / "fashion_s4s_3.safetensors")
+    assert solver.nfe == 3 and solver.info["quality"] == ours and solver.info["start"] == ours["family"]
+
+
+def test_optimisers_are_compared_by_what_the_network_was_asked(tmp_path):
+    recipes = {
+        "Gauss-Newton": {"pairs": 2, "iterations": 1},
+        "Adam": {"pairs": 2, "epochs": 1, "relaxed": True},
+    }
+    table = optimisers(tmp_path / "optimisers.json", ["fashion"], [2], recipes, samples=4)
+    newton, adam = table["cells"]
+    # Validation: 40 pairs, before and after; training: 2 pairs, forward and backward; 2 steps each.
+    assert adam["evaluations"] == (2 * 40 + 2 * 3) * 2
+    # Five tries and the start are validated; parameters of step 1 cost one evaluation, step 2's none.
+    assert newton["evaluations"] == 6 * 40 * 2 + 2 * (2 + 1)
+    assert adam["radius"] > 0 == newton["radius"]
+
+
+def test_an_unknown_study_is_named():
+    with pytest.raises(InputError, match="uniform, solvers, optimisers"):
+        study("everything", None)

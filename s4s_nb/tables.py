@@ -1,0 +1,116 @@
+"""A table of results that is made cell by cell and goes on where it was stopped, and its usual cell."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from s4s_nb.errors import InputError
+from s4s_nb.families import Family, make_family
+from s4s_nb.files import write_json
+from s4s_nb.gauss_newton import learn_gauss_newton
+from s4s_nb.judge import judge
+from s4s_nb.learn import Learned
+from s4s_nb.progress import bar
+from s4s_nb.teachers import Pairs
+from s4s_nb.zoo import ImageModel
+
+STARTS = {"ipndm-3": False, "dpmpp-3m": True, "unipc-3-bh2": True, "dpm-2s": False}
+"""Classic solvers that S4S starts from, and whether their order is lowered at the end as diffusers does."""
+QUALITY = ("lpips", "fd_teacher", "fd_real")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one cell may spend: the same for every cell, and written into the record."""
+
+    pairs: int
+    validation_pairs: int
+    iterations: int
+    samples: int
+    batch: int = 10  # few pairs in one batch would keep a single core busy
+
+
+@dataclass(frozen=True)
+class Table:
+    """A JSON file of cells, rewritten after each one; those that it has are not made again.
+
+    keys: which entries tell a cell from another. budget: what a cell may spend.
+    """
+
+    out: Path
+    command: str
+    keys: tuple[str, ...]
+    budget: dict
+
+    def read(self) -> dict:
+        """What is there; an empty table at first.
+
+        Raises:
+            InputError: it was made with another budget.
+        """
+        empty = {"command": self.command, "budget": self.budget, "cells": []}
+        if not self.out.exists():
+            return empty
+        table = json.loads(self.out.read_text(encoding="utf-8"))
+        if table["budget"] != empty["budget"]:
+            raise InputError(
+                f"{self.out} was made with another budget, {table['budget']}; choose another file."
+            )
+        return table
+
+    def missing(self, keys: Iterable[tuple], title: str) -> Iterator[tuple]:
+        """The keys of cells that are still to be made, with a bar if there are any."""
+        done = {tuple(cell[key] for key in self.keys) for cell in self.read()["cells"]}
+        left = [key for key in keys if key not in done]
+        return iter(bar(left, desc=title) if left else ())
+
+    def add(self, *cells: dict) -> None:
+        """Write cells that were made."""
+        table = self.read()
+        write_json(self.out, table | {"cells": [*table["cells"], *cells]})
+
+
+def pairs_of(model: ImageModel, budget: Budget) -> tuple[Pairs, Pairs]:
+    """Pairs to train and to validate on."""
+    return model.pairs("train", budget.pairs), model.pairs("validation", budget.validation_pairs)
+
+
+def family_of(model: ImageModel, start: str, grid: str, nfe: int) -> Family:
+    """The family around one of :data:`STARTS`."""
+    return make_family(start, nfe, model.grid(grid), lower_final=STARTS[start])
+
+
+def learned_cell(
+    model: ImageModel, start: str, grid: str, nfe: int, pairs: tuple[Pairs, Pairs], budget: Budget
+) -> tuple[dict, Learned]:
+    """Learn one solver, and judge it and its start on the same test noises."""
+    started = time.perf_counter()
+    family = family_of(model, start, grid, nfe)
+    learned = learn_gauss_newton(
+        model.denoise,
+        family,
+        *pairs,
+        model.embed,
+        iterations=budget.iterations,
+        batch=budget.batch,
+        progress=False,
+    )
+    seconds = time.perf_counter() - started
+    start_solver = family.table(family.zero)
+    before, after = (judge(model, s, budget.samples)[0] for s in (start_solver, learned.solver))
+    cell = {
+        "setting": model.name,
+        "grid": grid,
+        "family": start,
+        "nfe": nfe,
+        "method": "s4s",
+        "parameters": family.size,
+        **{f"start_{key}": before[key] for key in QUALITY},
+        **{key: after[key] for key in QUALITY},
+        "start_validation": learned.history[0][1],
+        "validation": learned.history[-1][1],
+        "learning_seconds": round(seconds, 1),
+    }
+    return cell, learned
