@@ -29,6 +29,11 @@ def log_grid(steps: int, sigma_max: float = 4.0, sigma_min: float = 0.05) -> Ten
     return log_snr(steps, sigma_max, sigma_min)
 
 
+def to_zero(levels: Tensor) -> Tensor:
+    """The levels, then 0."""
+    return torch.cat([levels, torch.zeros(1, dtype=F64)])
+
+
 GRADING = 12
 
 

@@ -23,7 +23,7 @@ from s4s_nb.multistep import (
 from s4s_nb.schedules import Flow
 from s4s_nb.single_step import LADDERS
 from s4s_nb.solvers import sample, trajectory
-from tests.problems import F64, MIXTURE, fake_denoiser, graded_grid, log_grid, noise
+from tests.problems import F64, MIXTURE, fake_denoiser, graded_grid, log_grid, noise, to_zero
 
 integrate = pytest.importorskip("scipy.integrate")
 
@@ -119,7 +119,7 @@ def test_published_3m_weighs_the_second_difference_half():
 
 FLOW_GRIDS = {
     "to 0.005": log_snr(6, 1000.0, 0.005),
-    "to 0": torch.cat([Flow().level(torch.linspace(0.999, 0.2, 6, dtype=F64)), torch.zeros(1, dtype=F64)]),
+    "to 0": to_zero(Flow().level(torch.linspace(0.999, 0.2, 6, dtype=F64))),
 }
 
 
@@ -227,7 +227,7 @@ def test_a_constant_denoiser_is_solved_exactly(name, lower_final):
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in LADDERS])
 def test_a_last_level_of_0_is_finite_and_one_plain_step(name):
-    sigmas = torch.cat([karras(5, 4.0, 0.05), torch.zeros(1, dtype=F64)])
+    sigmas = to_zero(karras(5, 4.0, 0.05))
     states, outputs = trajectory(MIXTURE, START, make_solver(name, 6, lambda _: sigmas))
     assert torch.isfinite(states[-1]).all()
     if name.startswith(("dpmpp", "exp", "unipc")):
@@ -236,7 +236,7 @@ def test_a_last_level_of_0_is_finite_and_one_plain_step(name):
 
 @pytest.mark.parametrize("name", LADDERS)
 def test_single_step_methods_end_at_0_with_euler(name):
-    sigmas = torch.cat([karras(2, 4.0, 0.05), torch.zeros(1, dtype=F64)])
+    sigmas = to_zero(karras(2, 4.0, 0.05))
     stages = len(LADDERS[name])
     states, outputs = trajectory(MIXTURE, START, make_solver(name, 2 * stages + 1, lambda _: sigmas))
     assert (states[-1] - outputs[-1]).abs().max() < 1e-12

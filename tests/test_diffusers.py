@@ -25,7 +25,7 @@ from s4s_nb.grids import karras, log_snr
 from s4s_nb.multistep import linear_multistep, polynomial_weights
 from s4s_nb.schedules import Flow
 from s4s_nb.solvers import Solver, sample, trajectory
-from tests.problems import F64, fake_denoiser, noise
+from tests.problems import F64, fake_denoiser, noise, to_zero
 
 N = 8
 FROZEN = Path(__file__).parent / "frozen" / "tables.json"
@@ -35,8 +35,8 @@ def falling(steps: int) -> torch.Tensor:
     return log_snr(steps, 12.0, 0.05)
 
 
-def to_zero(steps: int) -> torch.Tensor:
-    return torch.cat([karras(steps - 1, 12.0, 0.05), torch.zeros(1, dtype=F64)])
+def falling_to_zero(steps: int) -> torch.Tensor:
+    return to_zero(karras(steps - 1, 12.0, 0.05))
 
 
 def uniform(steps: int) -> torch.Tensor:
@@ -59,8 +59,8 @@ TO_MIN = {"final_sigmas_type": "sigma_min"}
 # name: (our table, scheduler, its options, whether its state is VP's x = α x̃)
 CASES = {
     "euler": (make_solver("euler", N, falling), "EulerDiscreteScheduler", {}, False),
-    "euler to 0": (make_solver("euler", N, to_zero), "EulerDiscreteScheduler", {}, False),
-    "heun to 0": (make_solver("heun", 9, to_zero), "HeunDiscreteScheduler", {}, False),
+    "euler to 0": (make_solver("euler", N, falling_to_zero), "EulerDiscreteScheduler", {}, False),
+    "heun to 0": (make_solver("heun", 9, falling_to_zero), "HeunDiscreteScheduler", {}, False),
     "dpm-2s": vp_case(
         SINGLESTEP,
         make_solver("dpm-2s", N, falling),
@@ -71,7 +71,7 @@ CASES = {
     ),
 }
 for k in (2, 3, 4):
-    for ending, grid in (("", falling), (" to 0", to_zero)):
+    for ending, grid in (("", falling), (" to 0", falling_to_zero)):
         CASES[f"ab{k}{ending}"] = make_solver(f"ab{k}", N, grid), LMS, {"order": k}, False
     CASES[f"ipndm-{k}"] = make_solver(f"ipndm-{k}", N, uniform), LMS, {"order": k}, False
 for k, name in enumerate(("dpmpp-1", "dpmpp-2m", "dpmpp-3m"), start=1):
@@ -80,7 +80,7 @@ for k, name in enumerate(("dpmpp-1", "dpmpp-2m", "dpmpp-3m"), start=1):
         table = make_solver(name, N, falling, lower)
         mode = {"lower_order_final": lower, **TO_MIN}
         CASES[f"{name}{' lower' * lower}"] = vp_case(MULTISTEP, table, **options, **mode)
-    table = make_solver(name, N, to_zero)
+    table = make_solver(name, N, falling_to_zero)
     CASES[f"{name} to 0"] = vp_case(MULTISTEP, table, **options, lower_order_final=False)
 for k in (1, 2, 3):
     CASES[f"deis-{k}"] = vp_case(DEIS, deis_in_log_rho(k), solver_order=k, lower_order_final=False)

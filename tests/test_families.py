@@ -19,7 +19,7 @@ from s4s_nb.learn import end_point_loss
 from s4s_nb.multistep import linear_multistep, polynomial_weights
 from s4s_nb.schedules import Flow, VPLinear
 from s4s_nb.solvers import Solver, sample
-from tests.problems import F64
+from tests.problems import F64, to_zero
 from tests.test_learn import MIXTURE, distance, pairs
 
 RANGES = {"VE": (80.0, 0.002, VPLinear()), "flow": (1000.0, 0.005, Flow())}  # those of bundled models
@@ -66,7 +66,7 @@ def test_zero_parameters_are_the_classic_solver(start, range_, grid):
 @pytest.mark.parametrize("start", MULTI + list(UNIPC))
 def test_zero_parameters_are_the_classic_solver_to_a_last_level_of_0(start):
     def levels(n):
-        return torch.cat([karras(n - 1, 80.0, 0.002), torch.zeros(1, dtype=F64)])
+        return to_zero(karras(n - 1, 80.0, 0.002))
 
     assert same(at_zero(family_of(start, 5, levels)), make_solver(start, 5, levels))
 
@@ -106,8 +106,7 @@ def test_absolute_coefficients_are_those_of_the_reference_grid():
 def test_levels_unlike_the_family_s_own_are_refused(start):
     family = family_of(start, 6, REFERENCE)
     n = len(family.sigmas) - 1
-    to_zero = torch.cat([MOVED(n - 1), torch.zeros(1, dtype=F64)])
-    for levels in (MOVED(n + 1), MOVED(1), to_zero):
+    for levels in (MOVED(n + 1), MOVED(1), to_zero(MOVED(n - 1))):
         with pytest.raises(InputError, match=f"needs {n + 1} levels that end above 0"):
             at_zero(family, levels)
     with pytest.raises(InputError, match="fall strictly"):
@@ -163,9 +162,7 @@ def test_a_start_with_more_history_than_the_family_is_refused():
 
 def test_a_single_step_family_needs_a_level_above_zero():
     with pytest.raises(InputError, match="above 0"):
-        single_step_family(
-            "dpm-2s", 4, lambda n: torch.cat([karras(n - 1, 80.0, 0.1), torch.zeros(1).double()])
-        )
+        single_step_family("dpm-2s", 4, lambda n: to_zero(karras(n - 1, 80.0, 0.1)))
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,14 @@
-"""The checks of notebook 03 accept right answers and name the mistake in wrong ones."""
+"""Right and wrong answers to the exercises of notebook 03."""
 
 import math
 
-import pytest
 import torch
 
-from s4s_nb.checks import check
-from s4s_nb.checks.notebook_03 import CHECKS, greedy
+from s4s_nb.checks.notebook_03 import greedy
 from s4s_nb.grids import align_your_steps, karras, log_snr
-from tests.problems import F64
+from tests.problems import F64, to_zero
 
 # ---------------------------------------------------------------- Karras, ending at 0
-
-
-def to_zero(levels):
-    return torch.cat([levels, torch.zeros(1, dtype=F64)])
 
 
 def edm(steps, high, low, rho):
@@ -129,8 +123,6 @@ def cheapest(cost, steps, join=lambda a, b: a + b, exactly=True):
     return path
 
 
-# ---------------------------------------------------------------- the checks
-
 RIGHT = {
     "03-karras": edm,
     "03-interpolate": align_your_steps,
@@ -193,28 +185,3 @@ WRONG = [
     ("03-path", lambda cost, steps: [1, 2, 3, 4, 7], "rises from 0 to 7"),
     ("03-path", lambda cost, steps: cost, "list of whole numbers"),
 ]
-
-
-def said(capsys, name: str, answer) -> str:
-    check(name, answer)
-    return capsys.readouterr().out
-
-
-def test_every_check_is_tried():
-    assert set(RIGHT) == {name for name, *_ in WRONG} == set(CHECKS)
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_a_right_answer_passes(name, capsys):
-    assert said(capsys, name, RIGHT[name]).startswith(f"✓ {name}")
-
-
-def test_a_path_may_come_as_a_tensor(capsys):
-    assert "✓" in said(capsys, "03-path", lambda *given: torch.tensor(cheapest(*given)))
-
-
-@pytest.mark.parametrize(("name", "answer", "words"), WRONG)
-def test_a_wrong_answer_is_told_what_is_wrong(name, answer, words, capsys):
-    sentence = said(capsys, name, answer)
-    assert sentence.startswith(f"✗ {name}")
-    assert words in sentence

@@ -1,17 +1,12 @@
-"""The checks of notebook 05 accept right answers and name the mistake in wrong ones."""
+"""Right and wrong answers to the exercises of notebook 05."""
 
 import json
 import math
 
-import pytest
 import torch
 
-from s4s_nb.checks import check
-from s4s_nb.checks.notebook_05 import CHECKS
 from s4s_nb.distances import rmse
 from s4s_nb.files import sha256
-
-# ---------------------------------------------------------------- answers
 
 
 def order(log=math.log2, ratio=lambda d1, d2: d1 / d2, error=lambda d1, d2, p: d2 / (2**p - 1)):
@@ -88,8 +83,6 @@ def complement(folder, count, shard):
     return [k for k in range(-(-count // shard)) if k not in to_make()(folder, count, shard)]
 
 
-# ---------------------------------------------------------------- the checks
-
 RIGHT = {
     "05-order": order(),
     "05-strong": strong(),
@@ -141,39 +134,3 @@ WRONG = [
     ("05-shards", lambda *arguments: [3], "to be made are []"),
     ("05-shards", lambda *arguments: None, "return a list"),
 ]
-
-
-def said(capsys, name: str, answer) -> str:
-    check(name, answer)
-    return capsys.readouterr().out
-
-
-def test_every_check_is_tried():
-    assert set(RIGHT) == {name for name, *_ in WRONG} == set(CHECKS)
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_a_right_answer_passes(name, capsys):
-    assert said(capsys, name, RIGHT[name]).startswith(f"✓ {name}")
-
-
-@pytest.mark.parametrize(("name", "answer", "words"), WRONG)
-def test_a_wrong_answer_is_told_what_is_wrong(name, answer, words, capsys):
-    sentence = said(capsys, name, answer)
-    assert sentence.startswith(f"✗ {name}")
-    assert words in sentence
-
-
-def test_a_list_is_an_answer_too(capsys):
-    def listed(sigmas, levels):
-        return nodes()(sigmas, levels).tolist()
-
-    assert said(capsys, "05-nodes", listed).startswith("✓")
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_an_empty_stub_is_not_an_error(name, capsys):
-    def stub(*arguments):
-        raise NotImplementedError("your turn")
-
-    assert "nothing here yet" in said(capsys, name, stub)
