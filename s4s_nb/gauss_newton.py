@@ -32,13 +32,15 @@ from s4s_nb.parallel import map_batches
 from s4s_nb.progress import bar
 from s4s_nb.resume import StateFile
 from s4s_nb.sensitivities import end_point_tangents
-from s4s_nb.solvers import sample, trajectory
+from s4s_nb.solvers import Solver, sample, trajectory
 from s4s_nb.teachers import Pairs, bound
 
 Embedding = Callable[[Tensor], Tensor]
 """Images (b, …) → vectors (b, p) whose squared distance is the distance to be learned by."""
 
 DAMPINGS = (1e-3, 1e-2, 1e-1)
+STRONGER = (1.0, 10.0, 100.0)
+"""Tried in turn, at length 1, where none of the dampings helps."""
 LENGTHS = (2.0, 1.0, 4.0)
 """The first is tried with every damping, the others with the best one."""
 DIFFERENCE = 1e-3
@@ -67,11 +69,21 @@ def by_differences(
     r, columns = residual(states[-1]), []
     for moved in parameters + DIFFERENCE * torch.eye(family.size, dtype=torch.float64):
         table = family.table(moved)
-        first = int(((table.A != base.A) | (table.B != base.B)).any(1).nonzero()[0])
-        known = states[: first + 1], outputs[: first + 1]
+        row, asked = first_changes(base, table)
+        known = states[: min(row, asked) + 1], outputs[: min(row + 1, asked)]
         end = trajectory(denoise, pairs.starts, table, known)[0][-1]
         columns.append((residual(end) - r) / DIFFERENCE)
     return r, torch.stack(columns)
+
+
+def first_changes(base: Solver, table: Solver) -> tuple[int, int]:
+    """The first row, and the first evaluation, in which two tables differ; N where none does."""
+
+    def first(changed: Tensor) -> int:
+        return int(changed.nonzero()[0]) if changed.any() else base.nfe
+
+    asked = (table.model_sigmas != base.model_sigmas) | (table.kappa != base.kappa)
+    return first(((table.A != base.A) | (table.B != base.B)).any(1)), first(asked)
 
 
 def by_tangents(
@@ -124,17 +136,22 @@ def mean_distance(
 
 
 def best_step(
-    objective: Callable[[Tensor], float], parameters: Tensor, JJ: Tensor, Jr: Tensor
+    objective: Callable[[Tensor], float], parameters: Tensor, JJ: Tensor, Jr: Tensor, now: float
 ) -> tuple[float, Tensor]:
     """The objective and the parameters after the damping that goes furthest down at the first length,
-    with the length that does."""
+    with the length that does; after the first stronger damping that helps, where none of them did."""
     first, *others = LENGTHS
     diagonal = JJ.diag().clamp(min=1e-9 * float(JJ.diag().max()))  # of parameters without influence too
-    full = [torch.linalg.solve(JJ + mu * torch.diag(diagonal), -Jr) for mu in DAMPINGS]
-    values = [objective(parameters + first * step) for step in full]
-    value, step = min(zip(values, full, strict=True), key=itemgetter(0))
-    moved = [parameters + length * step for length in others]
-    return min([(value, parameters + first * step), *((objective(p), p) for p in moved)], key=itemgetter(0))
+
+    def trial(damping: float, length: float) -> tuple[float, Tensor]:
+        moved = parameters - length * torch.linalg.solve(JJ + damping * torch.diag(diagonal), Jr)
+        return objective(moved), moved
+
+    tried = [(trial(damping, first), damping) for damping in DAMPINGS]
+    best, damping = min(tried, key=lambda t: t[0][0])
+    if best[0] < now:
+        return min([best, *(trial(damping, length) for length in others)], key=itemgetter(0))
+    return next((found for mu in STRONGER if (found := trial(mu, 1.0))[0] < now), best)
 
 
 def forward_differentiable(derivatives: str) -> AbstractContextManager:
@@ -187,7 +204,7 @@ def learn_gauss_newton(
         with forward_differentiable(derivatives):
             parts = map_batches(equations, train.split(batch), train.starts.device)
         JJ, Jr = (torch.stack(p).sum(0) for p in zip(*parts, strict=True))
-        value, moved = best_step(objective, parameters, JJ, Jr)
+        value, moved = best_step(objective, parameters, JJ, Jr, history[-1][1])
         iterating.update()
         if not value < history[-1][1]:
             break

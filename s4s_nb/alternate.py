@@ -1,0 +1,82 @@
+"""S4S-Alt: learn coefficients and levels in turns.
+
+    repeat K times:   Ξ ← argmin_Ξ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     levels and offsets, φ held
+                      φ ← argmin_φ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     coefficients, Ξ held
+
+(Frankel et al. 2025, algorithm 2). How far one turn goes, and by which optimiser, is the learner's
+business. A single phase over all parts is their algorithm 3, over the levels and offsets alone LD3's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from s4s_nb.families import Family
+from s4s_nb.learn import Learned, names
+from s4s_nb.resume import StateFile
+from s4s_nb.solvers import Solver
+from s4s_nb.times import Joint
+
+TIMES = ("levels", "offsets")
+COEFFICIENTS = ("coefficients",)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One turn: which parts it learned, and the validation distances before and after."""
+
+    parts: tuple[str, ...]
+    before: float
+    after: float
+
+
+def plan(method: str, joint: Joint, alternations: int) -> list[tuple[str, ...]]:
+    """The phases of a method: s4s, ld3, joint in one; s4s-alt in 2K, that end with the coefficients."""
+    times = tuple(name for name in TIMES if name in joint.sizes)
+    if method == "s4s-alt":
+        return [times, COEFFICIENTS] * alternations
+    return [{"s4s": COEFFICIENTS, "ld3": times, "joint": COEFFICIENTS + times}[method]]
+
+
+def learn_in_phases(
+    joint: Joint,
+    phases: Sequence[tuple[str, ...]],
+    learner: Callable[[Family], Learned],
+    state_file: Path | None = None,
+) -> tuple[Solver, dict[str, Tensor], list[Phase]]:
+    """Learn some parts after others, each from where the last one ended.
+
+    A learner returns the best it has seen on the validation pairs, its start included, so the distance
+    never rises from phase to phase, as long as all of them validate on the same pairs. Optimisers
+    start anew in every phase.
+
+    Args:
+        learner: learns a family, as :func:`learn_s4s` or :func:`learn_gauss_newton` with all but the
+            family given.
+        state_file: where progress is kept after every phase; a run that finds it goes on from there.
+
+    Returns:
+        The solver, the parameters of every part, and the phases.
+
+    Raises:
+        InputError: a state of another run.
+    """
+    run = {"phases": [list(p) for p in phases], "start": joint.table(joint.zero).digest}
+    kept = StateFile(state_file, {**names(joint.family), "sizes": joint.sizes, **run})
+    at, record = kept.load() or (joint.zero, {"done": []})
+    done = [Phase(tuple(p["parts"]), p["before"], p["after"]) for p in record["done"]]
+    info: dict = record.get("info", {})
+    for parts in phases[len(done) :]:
+        learned = learner(joint.part(parts, at))
+        at = joint.moved(at, parts, learned.parameters)
+        distances = [value for _, value in learned.history]
+        done.append(Phase(parts, distances[0], min(distances)))
+        info = learned.solver.info
+        kept.save(at, {"done": [vars(p) for p in done], "info": info})
+    with torch.no_grad():
+        solver = joint.table(at)
+    record = {"phases": [vars(p) for p in done], "family": joint.family.name}
+    return replace(solver, info={**info, **solver.info, **record}), at, done
