@@ -7,18 +7,25 @@
 business. A single phase over all parts is their algorithm 3, over the levels and offsets alone LD3's.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from s4s_nb.families import Family
-from s4s_nb.learn import Learned, names
-from s4s_nb.resume import StateFile
+from s4s_nb.learn import Learned
 from s4s_nb.solvers import Solver
 from s4s_nb.times import Joint
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """What a phase is learned by."""
+
+    def __call__(self, family: Family, *, state_file: Path | None) -> Learned: ...
+
 
 TIMES = ("levels", "offsets")
 COEFFICIENTS = ("coefficients",)
@@ -42,10 +49,7 @@ def plan(method: str, joint: Joint, alternations: int) -> list[tuple[str, ...]]:
 
 
 def learn_in_phases(
-    joint: Joint,
-    phases: Sequence[tuple[str, ...]],
-    learner: Callable[[Family], Learned],
-    state_file: Path | None = None,
+    joint: Joint, phases: Sequence[tuple[str, ...]], learner: Learner, folder: Path | None = None
 ) -> tuple[Solver, dict[str, Tensor], list[Phase]]:
     """Learn some parts after others, each from where the last one ended.
 
@@ -55,28 +59,22 @@ def learn_in_phases(
 
     Args:
         learner: learns a family, as :func:`learn_s4s` or :func:`learn_gauss_newton` with all but the
-            family given.
-        state_file: where progress is kept after every phase; a run that finds it goes on from there.
+            family and its state file given.
+        folder: where every phase keeps its progress; a run that finds some goes on from there.
 
     Returns:
         The solver, the parameters of every part, and the phases.
 
     Raises:
-        InputError: a state of another run.
+        InputError: states of another run.
     """
-    run = {"phases": [list(p) for p in phases], "start": joint.table(joint.zero).digest}
-    kept = StateFile(state_file, {**names(joint.family), "sizes": joint.sizes, **run})
-    at, record = kept.load() or (joint.zero, {"done": []})
-    done = [Phase(tuple(p["parts"]), p["before"], p["after"]) for p in record["done"]]
-    info: dict = record.get("info", {})
-    for parts in phases[len(done) :]:
-        learned = learner(joint.part(parts, at))
+    at, done, info = joint.zero, [], {}
+    for index, parts in enumerate(phases):
+        learned = learner(joint.part(parts, at), state_file=folder and folder / f"{index}.safetensors")
         at = joint.moved(at, parts, learned.parameters)
         distances = [value for _, value in learned.history]
         done.append(Phase(parts, distances[0], min(distances)))
         info = learned.solver.info
-        kept.save(at, {"done": [vars(p) for p in done], "info": info})
-    with torch.no_grad():
-        solver = joint.table(at)
-    record = {"phases": [vars(p) for p in done], "family": joint.family.name}
+    solver = joint.table(at)
+    record = {"phases": [asdict(phase) for phase in done], "family": joint.family.name}
     return replace(solver, info={**info, **solver.info, **record}), at, done

@@ -194,10 +194,11 @@ def learn_gauss_newton(
     objective = partial(mean_distance, denoise, family, pairs=validation, embed=embed, batch=batch)
     tensors, record = kept.load() or ({"parameters": zero}, {"history": [(0, objective(zero))]})
     parameters, history = tensors["parameters"], [(int(k), value) for k, value in record["history"]]
+    left = range(0) if record.get("finished") else range(len(history), iterations + 1)
     iterating = bar(
         total=iterations, initial=len(history) - 1, desc=f"S4S from {family.start}", disable=not progress
     )
-    for iteration in range(len(history), iterations + 1):
+    for iteration in left:
         equations = partial(
             normal_equations, denoise, family, parameters, embed=embed, derivatives=derivatives
         )
@@ -207,6 +208,7 @@ def learn_gauss_newton(
         value, moved = best_step(objective, parameters, JJ, Jr, history[-1][1])
         iterating.update()
         if not value < history[-1][1]:
+            kept.save({"parameters": parameters}, {"history": history, "finished": True})
             break
         parameters = moved
         history.append((iteration, value))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s4s_nb.alternate import learn_in_phases, plan
-from s4s_nb.denoisers import from_noise
+from s4s_nb.denoisers import Counted, from_noise
 from s4s_nb.errors import InputError
 from s4s_nb.families import linear_multistep_family, make_family
 from s4s_nb.gauss_newton import first_changes, learn_gauss_newton, normal_equations
@@ -170,22 +170,20 @@ def test_what_changes_first():
 # ---------------------------------------------------------------- phases
 
 TRAIN, VALIDATION = pairs("train", 40), pairs("validation", 40)
-NEWTON = partial(
-    learn_gauss_newton,
-    MIXTURE,
-    train=TRAIN,
-    validation=VALIDATION,
-    embed=lambda x: x,
-    iterations=1,
-    progress=False,
-)
+OPTIONS = {"embed": lambda x: x, "iterations": 1, "progress": False}
+
+
+def newton(family, denoise=MIXTURE, train=TRAIN, state_file=None, **options):
+    return learn_gauss_newton(
+        denoise, family, train, VALIDATION, state_file=state_file, **(OPTIONS | options)
+    )
 
 
 def test_what_is_kept_never_gets_worse_and_alternation_beats_each_half():
     j = joint("ipndm-3")
     reached = {}
     for method in ("s4s", "ld3", "s4s-alt"):
-        learner = NEWTON if method == "s4s-alt" else partial(NEWTON, iterations=8)
+        learner = newton if method == "s4s-alt" else partial(newton, iterations=8)
         solver, at, phases = learn_in_phases(j, plan(method, j, 8), learner)
         ends = [phases[0].before] + [phase.after for phase in phases]
         assert ends == sorted(ends, reverse=True)
@@ -208,23 +206,25 @@ def test_adam_takes_the_same_families():
 
 
 def test_phases_go_on_where_they_were_stopped(tmp_path):
-    j, state = joint(), tmp_path / "state.safetensors"
+    j = joint()
     phases = plan("s4s-alt", j, 2)
-    whole, at, _ = learn_in_phases(j, phases, NEWTON)
-    calls = []
+    whole, at, _ = learn_in_phases(j, phases, newton)
+    counted = Counted(MIXTURE)
 
-    def dies(family):
-        calls.append(family.name)
-        if len(calls) == 3:
+    def dies(family, *, state_file):
+        learned = newton(family, counted, state_file=state_file)
+        if len(list(tmp_path.iterdir())) == 3:
             raise KeyboardInterrupt
-        return NEWTON(family)
+        return learned
 
     with pytest.raises(KeyboardInterrupt):
-        learn_in_phases(j, phases, dies, state)
-    calls.append("again")
-    again, at_again, _ = learn_in_phases(j, phases, dies, state)
-    assert calls.count("again") == 1 and len(calls) == 6  # 2 done, 1 lost, 2 left
+        learn_in_phases(j, phases, dies, tmp_path)
+    used = counted.nfe
+    again, at_again, _ = learn_in_phases(j, phases, newton, tmp_path)
     assert all(torch.equal(at[name], at_again[name]) for name in at)
     assert torch.equal(whole.B, again.B) and whole.info["phases"] == again.info["phases"]
+    counted.nfe = 0
+    learn_in_phases(j, phases[:3], partial(newton, denoise=counted), tmp_path)
+    assert counted.nfe == 0 < used  # finished phases are read back
     with pytest.raises(InputError, match="another run"):
-        learn_in_phases(j, plan("ld3", j, 1), NEWTON, state)
+        learn_in_phases(j, plan("ld3", j, 1), partial(newton, train=TRAIN[:20]), tmp_path)
