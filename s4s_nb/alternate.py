@@ -40,12 +40,14 @@ class Phase:
     after: float
 
 
-def plan(method: str, joint: Joint, alternations: int) -> list[tuple[str, ...]]:
-    """The phases of a method: s4s, ld3, joint in one; s4s-alt in 2K, that end with the coefficients."""
+METHODS = ("s4s", "ld3", "joint", "s4s-alt")
+
+
+def plan(method: str, joint: Joint, alternations: int = 8) -> list[tuple[str, ...]]:
+    """The phases of a method: s4s, ld3 and joint in one; s4s-alt in 2K, that end with the coefficients."""
     times = tuple(name for name in TIMES if name in joint.sizes)
-    if method == "s4s-alt":
-        return [times, COEFFICIENTS] * alternations
-    return [{"s4s": COEFFICIENTS, "ld3": times, "joint": COEFFICIENTS + times}[method]]
+    whole = {"s4s": COEFFICIENTS, "ld3": times, "joint": COEFFICIENTS + times}
+    return [times, COEFFICIENTS] * alternations if method == "s4s-alt" else [whole[method]]
 
 
 def learn_in_phases(

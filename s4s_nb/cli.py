@@ -104,13 +104,17 @@ def teacher(
 def learn(
     out: Annotated[Path, typer.Option(help="The solver file to write (.safetensors).")],
     model: Model = "fashion",
-    method: Annotated[str, typer.Option(help="s4s.")] = "s4s",
+    method: Annotated[
+        str,
+        typer.Option(help="s4s: coefficients; ld3: levels; joint: both at once; s4s-alt: both in turns."),
+    ] = "s4s",
     family: Annotated[str, typer.Option(help="Classic solver that it starts from.")] = "dpmpp-2m",
     order: Annotated[int, typer.Option(help="How many past outputs a step may mix.")] = 3,
     nfe: Nfe = 5,
     grid: GridName = "logsnr",
     lower_final: LowerFinal = False,
     optimiser: Annotated[str, typer.Option(help="gauss-newton or adam.")] = "gauss-newton",
+    alternations: Annotated[int, typer.Option(help="Turns of s4s-alt.")] = 8,
     pairs: Annotated[int, typer.Option(help="Teacher pairs; half as many more validate.")] = 80,
     samples: Annotated[int, typer.Option(help="Test noises that the result is judged on.")] = 500,
     device: Device = "cpu",
@@ -121,15 +125,15 @@ def learn(
 
     Pairs and progress are kept beside the file, in a folder that ends in .work.
     """
-    from s4s_nb.errors import choose
     from s4s_nb.files import write_json
-    from s4s_nb.learning import METHODS, learn_to_file
+    from s4s_nb.learning import learn_to_file
     from s4s_nb.tour import as_table
     from s4s_nb.zoo import load_model
 
-    choose(dict.fromkeys(METHODS), method, "method")
     loaded = load_model(model, check_device(device))
-    row = learn_to_file(loaded, out, family, nfe, grid, order, lower_final, optimiser, pairs, samples, seed)
+    start = {"start": family, "nfe": nfe, "grid": grid, "order": order, "lower_final": lower_final}
+    how = {"method": method, "optimiser": optimiser, "alternations": alternations, "seed": seed}
+    row = learn_to_file(loaded, out, **start, **how, pairs=pairs, samples=samples)
     if json:
         write_json(json, row)
     typer.echo(as_table([row]) + f"\n\nThe solver is in {out}.")

@@ -57,17 +57,28 @@ def test_a_table_that_is_no_solver(monkeypatch, capsys, tmp_path):
     assert status == 2 and "damaged" in error
 
 
-def test_learn_writes_a_solver_that_evaluate_reads(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "optimiser"),
+    [
+        ("s4s", "gauss-newton"),
+        ("s4s", "adam"),
+        ("ld3", "gauss-newton"),
+        ("joint", "adam"),
+        ("s4s-alt", "adam"),
+    ],
+)
+def test_learn_writes_a_solver_that_evaluate_reads(method, optimiser, monkeypatch, capsys, tmp_path):
     out, row = tmp_path / "own.safetensors", tmp_path / "row.json"
     options = ["--nfe", "3", "--pairs", "4", "--samples", "6", "--out", str(out), "--json", str(row)]
-    for optimiser in ("gauss-newton", "adam"):
-        status, printed, error = call(monkeypatch, capsys, "learn", *options, "--optimiser", optimiser)
-        assert status == 0, error
-        assert "The solver is in" in printed
-        learned = json.loads(row.read_text())
-        options_read = ["--solver", str(out), "--samples", "6", "--json", str(row)]
-        assert call(monkeypatch, capsys, "evaluate", *options_read)[0] == 0
-        assert json.loads(row.read_text())["lpips"] == learned["lpips"]
+    options += ["--method", method, "--optimiser", optimiser, "--alternations", "1"]
+    status, printed, error = call(monkeypatch, capsys, "learn", *options)
+    assert status == 0, error
+    assert "The solver is in" in printed
+    learned = json.loads(row.read_text())
+    read = ["--solver", str(out), "--samples", "6", "--json", str(row)]
+    assert call(monkeypatch, capsys, "evaluate", *read)[0] == 0
+    again = json.loads(row.read_text())
+    assert (again["lpips"], again["grid"]) == (learned["lpips"], learned["grid"])
     known = call(monkeypatch, capsys, "learn", *options, "--grid", "karras")
     assert known[0] == 2 and "another run" in known[2]
 
