@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from s4s_nb.alternate import METHODS
 from s4s_nb.denoisers import Denoiser
 from s4s_nb.errors import choose
 from s4s_nb.families import linear_multistep_family
@@ -27,7 +28,7 @@ from s4s_nb.tour import CLASSIC
 from s4s_nb.zoo import SETTINGS, ImageModel, load_model
 
 SMALL = Budget(pairs=20, validation_pairs=20, iterations=3, samples=100)
-MEDIUM = Budget(pairs=40, validation_pairs=20, iterations=4, samples=200)
+MEDIUM = Budget(pairs=40, validation_pairs=20, iterations=5, samples=200)
 
 
 # ---------------------------------------------------------------- does it improve everywhere?
@@ -54,7 +55,8 @@ def uniform(
         model, pairs = load_model(name, device), None
         for _, grid, start, nfe in table.missing(product([name], grids, STARTS, nfes), name):
             pairs = pairs or pairs_of(model, budget)
-            table.add(learned_cell(model, start, grid, nfe, pairs, budget)[0])
+            cell, _ = learned_cell(model, start, grid, nfe, pairs, budget)
+            table.add(cell)
     return table.read()
 
 
@@ -86,28 +88,35 @@ def solvers(
     out: Path,
     settings: Sequence[str] = tuple(SETTINGS),
     nfes: Sequence[int] = (5, 3, 4, 6, 7, 8, 10),
+    methods: Sequence[str] = ("classical", *METHODS),
     grids: Sequence[str] = tuple(GRIDS),
     budget: Budget = MEDIUM,
     device: str = "cpu",
 ) -> dict:
-    """A learned solver for every setting and NFE, beside the classical ones of its grid.
+    """Solvers learned by every method, for every setting and NFE, beside the classical ones of all grids.
 
-    It starts from the one of :data:`STARTS`, on the one of ``grids``, that is best on the validation
-    pairs. Its file, SETTING_s4s_NFE.safetensors, is written beside ``out`` and has its cell as record.
+    They start from the one of :data:`STARTS`, on the one of ``grids``, that is best on the validation
+    pairs. The file of each, SETTING_METHOD_NFE.safetensors, is written beside ``out`` and has its cell
+    as record.
 
     Raises:
         InputError: an unknown setting or grid, or a table that was made with another budget.
     """
-    table = Table(out, "s4s-nb study solvers", ("setting", "nfe"), asdict(budget))
+    table = Table(out, "s4s-nb study solvers", ("setting", "nfe", "method"), asdict(budget))
     for name in settings:
-        model, pairs = load_model(name, device), None
-        for _, nfe in table.missing(product([name], nfes), name):
+        model, pairs, starts = load_model(name, device), None, {}
+        for _, nfe, method in table.missing(product([name], nfes, methods), name):
+            if method == "classical":
+                table.add(*classical_cells(model, nfe, grids, budget))
+                continue
             pairs = pairs or pairs_of(model, budget)
-            start, grid = best_start(model, nfe, pairs[1], grids)
-            cell, learned = learned_cell(model, start, grid, nfe, pairs, budget)
-            info = {**learned.solver.info, "model": name, "grid": grid, "quality": cell}
-            replace(learned.solver, info=info).save(out.with_name(f"{name}_s4s_{nfe}.safetensors"))
-            table.add(cell, *classical_cells(model, grid, nfe, budget))
+            if nfe not in starts:
+                starts[nfe] = best_start(model, nfe, pairs[1], grids)
+            start, grid = starts[nfe]
+            cell, solver = learned_cell(model, start, grid, nfe, pairs, budget, method)
+            info = {**solver.info, "method": method, "model": name, "grid": grid, "quality": cell}
+            replace(solver, info=info).save(out.with_name(f"{name}_{method}_{nfe}.safetensors"))
+            table.add(cell)
     return table.read()
 
 
@@ -121,27 +130,27 @@ def best_start(model: ImageModel, nfe: int, validation: Pairs, grids: Sequence[s
     return min(product(STARTS, grids), key=error)
 
 
-def classical_cells(model: ImageModel, grid: str, nfe: int, budget: Budget) -> Iterator[dict]:
-    """The tour's classical solvers on a grid."""
-    for label, (name, lower_final) in CLASSIC.items():
-        solver = model.solver(name, nfe, grid, lower_final)
-        row, _ = judge(model, solver, budget.samples)
+def classical_cells(model: ImageModel, nfe: int, grids: Sequence[str], budget: Budget) -> Iterator[dict]:
+    """The tour's classical solvers on every grid."""
+    for grid, (label, (name, lower_final)) in product(grids, CLASSIC.items()):
+        row, _ = judge(model, model.solver(name, nfe, grid, lower_final), budget.samples)
         names = {"setting": model.name, "grid": grid, "family": label, "nfe": nfe, "method": "classical"}
         yield names | {key: row[key] for key in QUALITY}
 
 
 def solvers_summary(table: dict) -> str:
-    """Each learned solver over the best classical one of its grid, which may be another for each column."""
-    frame = pd.DataFrame(table["cells"])
-    rows = []
-    for _, part in frame.groupby(["setting", "nfe"], sort=False):
-        ours = part[part["method"] == "s4s"].iloc[0]
-        best = part[part["method"] == "classical"][list(QUALITY)].min()
-        rows.append(
-            {"NFE": ours["nfe"], **{key: ours[key] for key in ("setting", "family", "grid")}}
-            | {"LPIPS": ours["lpips"], "over best classical": ours["lpips"] / best["lpips"]}
-            | {"FD to teacher": ours["fd_teacher"], "over best": ours["fd_teacher"] / best["fd_teacher"]}
-        )
+    """Each learned solver over the best classical one of its grid and of all, which may be others for
+    LPIPS and for the Fréchet distance."""
+    frame, rows = pd.DataFrame(table["cells"]), []
+    classical = frame[frame["method"] == "classical"]
+    for _, ours in frame[frame["method"] != "classical"].iterrows():
+        peers = classical[(classical["setting"] == ours["setting"]) & (classical["nfe"] == ours["nfe"])]
+        same = peers[peers["grid"] == ours["grid"]]
+        row = {key: ours[key] for key in ("setting", "nfe", "method", "family", "grid")}
+        for key in ("lpips", "fd_teacher"):
+            ratios = {"on its grid": ours[key] / same[key].min(), "on all": ours[key] / peers[key].min()}
+            row |= {key: ours[key], **{f"{key} {where}": ratio for where, ratio in ratios.items()}}
+        rows.append(row)
     return pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3g}")
 
 

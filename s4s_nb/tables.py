@@ -4,16 +4,19 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from s4s_nb.alternate import learn_in_phases, plan
 from s4s_nb.errors import InputError
 from s4s_nb.families import Family, make_family
 from s4s_nb.files import write_json
 from s4s_nb.gauss_newton import learn_gauss_newton
 from s4s_nb.judge import judge
-from s4s_nb.learn import Learned
 from s4s_nb.progress import bar
+from s4s_nb.solvers import Solver
 from s4s_nb.teachers import Pairs
+from s4s_nb.times import Joint
 from s4s_nb.zoo import ImageModel
 
 STARTS = {"ipndm-3": False, "dpmpp-3m": True, "unipc-3-bh2": True, "dpm-2s": False}
@@ -83,34 +86,46 @@ def family_of(model: ImageModel, start: str, grid: str, nfe: int) -> Family:
 
 
 def learned_cell(
-    model: ImageModel, start: str, grid: str, nfe: int, pairs: tuple[Pairs, Pairs], budget: Budget
-) -> tuple[dict, Learned]:
-    """Learn one solver, and judge it and its start on the same test noises."""
+    model: ImageModel,
+    start: str,
+    grid: str,
+    nfe: int,
+    pairs: tuple[Pairs, Pairs],
+    budget: Budget,
+    method: str = "s4s",
+) -> tuple[dict, Solver]:
+    """Learn one solver, and judge it and its start on the same test noises.
+
+    S4S-Alt takes as many turns as the others have iterations, with one iteration of each part in a turn.
+    """
     started = time.perf_counter()
+    train, validation = pairs
     family = family_of(model, start, grid, nfe)
-    learned = learn_gauss_newton(
+    joint = Joint(family, schedule=model.setting.schedule)
+    learner = partial(
+        learn_gauss_newton,
         model.denoise,
-        family,
-        *pairs,
-        model.embed,
-        iterations=budget.iterations,
+        train=train,
+        validation=validation,
+        embed=model.embed,
+        iterations=1 if method == "s4s-alt" else budget.iterations,
         batch=budget.batch,
         progress=False,
     )
+    solver, at, phases = learn_in_phases(joint, plan(method, joint, budget.iterations), learner)
     seconds = time.perf_counter() - started
-    start_solver = family.table(family.zero)
-    before, after = (judge(model, s, budget.samples)[0] for s in (start_solver, learned.solver))
+    before, after = (judge(model, s, budget.samples)[0] for s in (family.table(family.zero), solver))
     cell = {
         "setting": model.name,
         "grid": grid,
         "family": start,
         "nfe": nfe,
-        "method": "s4s",
-        "parameters": family.size,
+        "method": method,
+        "parameters": sum(len(at[part]) for part in {part for phase in phases for part in phase.parts}),
         **{f"start_{key}": before[key] for key in QUALITY},
         **{key: after[key] for key in QUALITY},
-        "start_validation": learned.history[0][1],
-        "validation": learned.history[-1][1],
+        "start_validation": phases[0].before,
+        "validation": phases[-1].after,
         "learning_seconds": round(seconds, 1),
     }
-    return cell, learned
+    return cell, solver

@@ -7,7 +7,7 @@ import pytest
 
 from s4s_nb.errors import InputError
 from s4s_nb.solvers import Solver
-from s4s_nb.study import optimisers, solvers, study, uniform, uniform_summary
+from s4s_nb.study import optimisers, solvers, solvers_summary, study, uniform, uniform_summary
 from s4s_nb.tables import STARTS, Budget, family_of
 from s4s_nb.zoo import load_model
 
@@ -39,12 +39,19 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path):
 
 
 def test_learned_solvers_are_written_with_their_record(tmp_path):
-    table = solvers(tmp_path / "solvers.json", ["fashion"], [3], ["logsnr", "karras"], TINY)
-    ours, *classical = table["cells"]
-    assert ours["method"] == "s4s" and {cell["method"] for cell in classical} == {"classical"}
-    assert {cell["grid"] for cell in classical} == {ours["grid"]}
-    solver = Solver.load(tmp_path / "fashion_s4s_3.safetensors")
-    assert solver.nfe == 3 and solver.info["quality"] == ours and solver.info["start"] == ours["family"]
+    methods = ["classical", "s4s", "s4s-alt"]
+    table = solvers(tmp_path / "solvers.json", ["fashion"], [3], methods, ["logsnr", "karras"], TINY)
+    *classical, s4s, alt = table["cells"]
+    assert (s4s["method"], alt["method"]) == ("s4s", "s4s-alt")
+    assert s4s["parameters"] + 4 == alt["parameters"]  # two inner levels, two model levels
+    assert {(cell["method"], cell["grid"]) for cell in classical} == {
+        ("classical", "logsnr"),
+        ("classical", "karras"),
+    }
+    for cell in (s4s, alt):
+        solver = Solver.load(tmp_path / f"fashion_{cell['method']}_3.safetensors")
+        assert solver.nfe == 3 and solver.info["quality"] == cell and solver.info["start"] == cell["family"]
+    assert "s4s-alt" in solvers_summary(table)
 
 
 def test_optimisers_are_compared_by_what_the_network_was_asked(tmp_path):
