@@ -5,5 +5,5 @@ import os
 __version__ = "0.1.0"
 
 # OpenMP's threads wait by spinning. Beside any other busy program on the same cores each then holds up
-# the others: a training of ours fell from 25 to 1.3 steps a second. Read when torch is imported.
+# the others. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

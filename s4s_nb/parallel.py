@@ -1,7 +1,7 @@
 """Batches side by side on the CPU: one thread a core, each with a whole batch to itself.
 
-Inside one operation of a small network several threads mostly wait for each other. Two cores ran the
-U-Net of ``fashion`` on batches of 20 about twice as fast this way; ``s4s-nb bench`` measures it.
+Inside one operation of a small network several threads mostly wait for each other; ``s4s-nb bench``
+measures what this way gains on the machine at hand.
 """
 
 from collections.abc import Callable, Iterable, Sequence
