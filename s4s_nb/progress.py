@@ -1,7 +1,6 @@
 """Progress bars: live on a terminal and in a notebook, now and then a line in a log."""
 
 import sys
-from functools import partial
 
 from IPython.core.getipython import get_ipython
 from tqdm.auto import tqdm
@@ -25,5 +24,5 @@ def bar(*iterable, **options) -> tqdm:
     """A tqdm bar; without a terminal a line at its start, at its end and every 30 seconds."""
     if sys.stderr.isatty() or get_ipython() is not None:
         return tqdm(*iterable, **options)
-    log = partial(tqdm, file=Lines(), mininterval=SECONDS_BETWEEN_LINES, ncols=100, ascii=" =")
-    return log(*iterable, **{key: value for key, value in options.items() if key != "mininterval"})
+    lines = {"file": Lines(), "mininterval": SECONDS_BETWEEN_LINES, "ncols": 100, "ascii": " ="}
+    return tqdm(*iterable, **options | lines)
