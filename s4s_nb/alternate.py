@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from s4s_nb.errors import InputError, choose
 from s4s_nb.families import Family
 from s4s_nb.learn import Learned
 from s4s_nb.solvers import Solver
@@ -44,10 +45,22 @@ METHODS = ("s4s", "ld3", "joint", "s4s-alt")
 
 
 def plan(method: str, joint: Joint, alternations: int = 8) -> list[tuple[str, ...]]:
-    """The phases of a method: s4s, ld3 and joint in one; s4s-alt in 2K, that end with the coefficients."""
-    times = tuple(name for name in TIMES if name in joint.sizes)
-    whole = {"s4s": COEFFICIENTS, "ld3": times, "joint": COEFFICIENTS + times}
-    return [times, COEFFICIENTS] * alternations if method == "s4s-alt" else [whole[method]]
+    """The phases of a method: s4s, ld3 and joint in one; s4s-alt in 2K, that end with the coefficients.
+
+    Raises:
+        InputError: an unknown method, or a single step, which has no levels to learn.
+    """
+    times = tuple(name for name in TIMES if joint.sizes.get(name))
+    turns = {
+        "s4s": [COEFFICIENTS],
+        "ld3": [times],
+        "joint": [COEFFICIENTS + times],
+        "s4s-alt": [times, COEFFICIENTS] * alternations,
+    }
+    phases = choose(turns, method, "method")
+    if not all(phases):
+        raise InputError("A single step has no levels to learn; take a solver of two steps or more.")
+    return phases
 
 
 def learn_in_phases(

@@ -113,7 +113,9 @@ def learn(
     nfe: Nfe = 5,
     grid: GridName = "logsnr",
     lower_final: LowerFinal = False,
-    optimiser: Annotated[str, typer.Option(help="gauss-newton or adam.")] = "gauss-newton",
+    optimiser: Annotated[
+        str, typer.Option(help="gauss-newton, or adam, for ld3 its own.")
+    ] = "gauss-newton",
     alternations: Annotated[int, typer.Option(help="Turns of s4s-alt.")] = 8,
     pairs: Annotated[int, typer.Option(help="Teacher pairs; half as many more validate.")] = 80,
     samples: Annotated[int, typer.Option(help="Test noises that the result is judged on.")] = 500,

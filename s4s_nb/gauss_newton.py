@@ -27,7 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from s4s_nb.denoisers import Conditional, Denoiser
 from s4s_nb.errors import InputError, choose
 from s4s_nb.families import Family
-from s4s_nb.learn import Learned, digest_of, names
+from s4s_nb.learn import Learned, check_pairs, digest_of, names
 from s4s_nb.parallel import map_batches
 from s4s_nb.progress import bar
 from s4s_nb.resume import StateFile
@@ -186,11 +186,10 @@ def learn_gauss_newton(
     Raises:
         InputError: no pairs, no such derivatives, or a state of another run.
     """
-    if not len(train) or not len(validation):
-        raise InputError("Learning needs at least one training and one validation pair.")
+    check_pairs(train, validation)
     zero = family.zero
     options = {"pairs": len(train), "validation_pairs": len(validation), "derivatives": derivatives}
-    data = digest_of(family.table(zero), train, validation)
+    data = digest_of(family, train, validation)
     kept = StateFile(state_file, {**names(family), **options, "data": data})
     objective = partial(mean_distance, denoise, family, pairs=validation, embed=embed, batch=batch)
     tensors, record = kept.load() or ({"parameters": zero}, {"history": [(0, objective(zero))]})

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from s4s_nb.denoisers import Conditional, Denoiser
@@ -40,12 +41,19 @@ class Learned:
     history: list[tuple[int, float]]
 
 
+def end_point_distances(
+    denoise: Denoiser | Conditional, solver: Solver, pairs: Pairs, distance: Distance
+) -> Float[Tensor, " b"]:
+    """Distance of the solver's end point to the teacher's, of every pair."""
+    ends = sample(bound(denoise, pairs.labels), pairs.starts, solver)
+    return distance(ends, pairs.targets)
+
+
 def end_point_loss(
     denoise: Denoiser | Conditional, solver: Solver, pairs: Pairs, distance: Distance
 ) -> Tensor:
-    """Mean distance of the solver's end points to the teacher's."""
-    ends = sample(bound(denoise, pairs.labels), pairs.starts, solver)
-    return distance(ends, pairs.targets).mean()
+    """Their mean."""
+    return end_point_distances(denoise, solver, pairs, distance).mean()
 
 
 def learn_s4s(
@@ -71,7 +79,7 @@ def learn_s4s(
 
     Args:
         radius: r of the relaxed objective, in units of unit noise; :func:`s4s_nb.relaxed.radius_rule`
-            gives S4S's. Starts move by SGD with rate 12/N, as in LD3's code.
+            gives S4S's. Starts move by SGD with rate 12/N on each sample's own distance.
         state_file: where progress is kept after every epoch; a run that finds it goes on from there and
             ends with the same bits as one that was never stopped.
 
@@ -79,8 +87,7 @@ def learn_s4s(
         InputError: no pairs, a negative radius, a state of another run, or a loss or gradient that is
             not finite.
     """
-    if not len(train) or not len(validation):
-        raise InputError("Learning needs at least one training and one validation pair.")
+    check_pairs(train, validation)
     parameters = family.zero.requires_grad_()
     start = family.table(parameters.detach())
     starts = RelaxedStarts(train, float(start.sigmas[0]), radius)
@@ -96,10 +103,10 @@ def learn_s4s(
         "radius": radius,
         "seed": seed,
     }
-    kept = StateFile(state_file, {**names(family), **options, "data": digest_of(start, train, validation)})
-    history, best = _resume(kept, parameters, optimizer, starts)
+    kept = StateFile(state_file, {**names(family), **options, "data": digest_of(family, train, validation)})
+    history, best = resume_state(kept, parameters, optimizer, starts)
     if not history:
-        history.append((0, _validate(denoise, family, parameters, validation, distance)))
+        history.append((0, validate(denoise, family, parameters, validation, distance)))
     orders = [torch.randperm(len(train), generator=generator).split(batch) for _ in range(epochs)]
     updating = bar(
         total=updates,
@@ -121,24 +128,33 @@ def learn_s4s(
                 group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * update / updates))
             optimizer.step()
             updating.update()
-        value = _validate(denoise, family, parameters, validation, distance)
+        value = validate(denoise, family, parameters, validation, distance)
         if value < min(v for _, v in history):
             best = parameters.detach().clone()
         history.append((history[-1][0] + len(order), value))
-        _keep(kept, parameters, optimizer, starts, history, best)
+        keep_state(kept, parameters, optimizer, starts, history, best)
         updating.set_postfix(validation=f"{value:.4f}", start=f"{history[0][1]:.4f}")
     updating.close()
-    record = {
-        "method": "s4s",
-        "optimiser": "Adam",
-        **names(family),
-        **options,
+    record = {"method": "s4s", "optimiser": "Adam", **names(family), **options}
+    return with_record(family, best, history, starts, record)
+
+
+def with_record(family: Family, best: Tensor, history, starts: RelaxedStarts, record: dict) -> Learned:
+    """The best solver seen, that knows how it was learned."""
+    values = [value for _, value in history]
+    reached = {
         "boundary_share": starts.boundary_share,
-        "validation_start": history[0][1],
-        "validation_best": min(v for _, v in history),
+        "validation_start": values[0],
+        "validation_best": min(values),
     }
     solver = family.table(best)
-    return Learned(replace(solver, info={**solver.info, **record}), best, history)
+    return Learned(replace(solver, info={**solver.info, **record, **reached}), best, history)
+
+
+def check_pairs(train: Pairs, validation: Pairs) -> None:
+    """:class:`InputError` if there is nothing to learn from, or nothing to choose by."""
+    if not len(train) or not len(validation):
+        raise InputError("Learning needs at least one training and one validation pair.")
 
 
 def names(family: Family) -> dict[str, str]:
@@ -146,20 +162,23 @@ def names(family: Family) -> dict[str, str]:
     return {"family": family.name, "start": family.start}
 
 
-def digest_of(start: Solver, train: Pairs, validation: Pairs) -> str:
-    """What tells this learning from one of another grid, start or teacher."""
-    return digest(train.targets, validation.targets) + start.digest
+def digest_of(family: Family, train: Pairs, validation: Pairs) -> str:
+    """What tells this learning from one of another family, grid, start or teacher.
+
+    The table is taken beside zero, where families that share their classic solver differ.
+    """
+    return digest(train.targets, validation.targets) + family.table(family.zero + 0.1).digest
 
 
-def _keep(kept: StateFile, parameters, optimizer, starts, history, best) -> None:
+def keep_state(kept: StateFile, parameters, optimizer, starts, history, best) -> None:
     """Save all that the next epoch starts from."""
     moments = optimizer.state[parameters]
     tensors = {"parameters": parameters, "best": best, "shifts": starts.shifts, **moments}
     kept.save(tensors, {"history": history})
 
 
-def _resume(kept: StateFile, parameters, optimizer, starts) -> tuple[list[tuple[int, float]], Tensor]:
-    """Restore what :func:`_keep` saved: history and best parameters; nothing and zeros at first."""
+def resume_state(kept: StateFile, parameters, optimizer, starts) -> tuple[list[tuple[int, float]], Tensor]:
+    """Restore what :func:`keep_state` saved: history and best parameters; nothing and zeros at first."""
     state = kept.load()
     if state is None:
         return [], parameters.detach().clone()
@@ -185,7 +204,7 @@ def check_finite(loss: Tensor, parameters: Tensor, update: int) -> None:
 
 
 @torch.no_grad()
-def _validate(denoise, family, parameters, validation: Pairs, distance, batch: int = 50) -> float:
+def validate(denoise, family, parameters, validation: Pairs, distance, batch: int = 50) -> float:
     """Mean distance on all validation pairs."""
     solver = family.table(parameters)
     parts = validation.split(batch)

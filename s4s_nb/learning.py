@@ -1,15 +1,17 @@
 """Learning a solver for a bundled model from beginning to end: pairs, learning, judging, one file."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from s4s_nb.alternate import METHODS, Learner, learn_in_phases, plan
+from s4s_nb.alternate import METHODS, learn_in_phases, plan
 from s4s_nb.errors import InputError, choose
 from s4s_nb.families import make_family
 from s4s_nb.gauss_newton import learn_gauss_newton
 from s4s_nb.judge import check_count, judge
-from s4s_nb.learn import learn_s4s
+from s4s_nb.ld3 import learn_ld3
+from s4s_nb.learn import Learned, learn_s4s
 from s4s_nb.pair_store import PairStore
 from s4s_nb.teachers import Pairs
 from s4s_nb.times import Joint
@@ -42,6 +44,7 @@ def learn_to_file(
         method: s4s learns the coefficients, ld3 the levels and the model's levels, joint all at once,
             s4s-alt the two in turns, ``alternations`` times: one iteration of Gauss–Newton, or one
             epoch of Adam, a turn.
+        optimiser: gauss-newton; or adam, for ld3 that is its own recipe (:mod:`s4s_nb.ld3`).
 
     Raises:
         InputError: an unknown name, fewer than two pairs, a file name that is no .safetensors, or a
@@ -61,14 +64,7 @@ def learn_to_file(
         stored_pairs(model, work, split, count)
         for split, count in (("train", pairs), ("validation", pairs // 2))
     )
-    in_turns = method == "s4s-alt"
-    learner: Learner
-    if optimiser == "adam":
-        epochs = 1 if in_turns else 10
-        learner = partial(learn_s4s, model.denoise, distance=model.distance, epochs=epochs, seed=seed)
-    else:
-        iterations = 1 if in_turns else 5
-        learner = partial(learn_gauss_newton, model.denoise, embed=model.embed, iterations=iterations)
+    learner = learner_of(model, joint, method, optimiser, seed)
     solver, _, _ = learn_in_phases(
         joint,
         plan(method, joint, alternations),
@@ -82,6 +78,20 @@ def learn_to_file(
     info = {**solver.info, **record, "quality": row}
     replace(solver, info=info).save(out)
     return row
+
+
+def learner_of(
+    model: ImageModel, joint: Joint, method: str, optimiser: str, seed: int
+) -> Callable[..., Learned]:
+    """What learns one phase of a method: one iteration or epoch of it where phases alternate."""
+    in_turns = method == "s4s-alt"
+    if optimiser == "gauss-newton":
+        iterations = 1 if in_turns else 5
+        return partial(learn_gauss_newton, model.denoise, embed=model.embed, iterations=iterations)
+    first_order = {"distance": model.distance, "seed": seed}
+    if method == "ld3":  # its one phase is all that the joint family can move but the coefficients
+        return lambda _, **given: learn_ld3(model.denoise, joint, **first_order, **given)
+    return partial(learn_s4s, model.denoise, epochs=1 if in_turns else 10, **first_order)
 
 
 def stored_pairs(model: ImageModel, work: Path, split: str, count: int) -> Pairs:

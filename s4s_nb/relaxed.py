@@ -6,6 +6,7 @@ LD3 (Tong et al. 2025, eq. 9), adopted by S4S. The moved starts exist during lea
 validated, judged and used from x_T itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -61,15 +62,22 @@ class RelaxedStarts:
         return Pairs(moved, part.targets, part.labels)
 
     @torch.no_grad()
-    def descend(self, chosen: Tensor, part: Pairs, rate: float) -> None:
+    def descend(
+        self, chosen: Tensor, part: Pairs, rate: float, accept: Callable[[Pairs], Tensor] | None = None
+    ) -> None:
         """One step of projected SGD on each sample's own distance; ``part`` has the gradients.
 
-        The loss is a mean over the batch, hence its length as a factor.
+        The loss is a mean over the batch, hence its length as a factor. ``accept`` is shown the pairs
+        with their new starts and says (b,) which of them are kept; the others stay where they were.
         """
         if part.starts.grad is None:
             return
         slope = len(part) * self.sigma * part.starts.grad
-        self.shifts[chosen] = self.project(self.shifts[chosen] - rate * slope)
+        before = self.shifts[chosen]
+        self.shifts[chosen] = self.project(before - rate * slope)
+        if accept is not None:
+            refused = ~accept(self[chosen]).to(chosen.device)
+            self.shifts[chosen[refused]] = before[refused]
 
     def project(self, shifts: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
         """The nearest shifts with ‖·‖₂ ≤ r."""

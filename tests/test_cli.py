@@ -63,6 +63,7 @@ def test_a_table_that_is_no_solver(monkeypatch, capsys, tmp_path):
         ("s4s", "gauss-newton"),
         ("s4s", "adam"),
         ("ld3", "gauss-newton"),
+        ("ld3", "adam"),
         ("joint", "adam"),
         ("s4s-alt", "adam"),
     ],

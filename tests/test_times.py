@@ -205,6 +205,17 @@ def test_adam_takes_the_same_families():
     assert phases[0].parts == ("coefficients", "levels") and phases[0].after < phases[0].before
 
 
+def test_bad_plans_are_refused_in_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="s4s, ld3, joint, s4s-alt"):
+        plan("alternate", joint())
+    with pytest.raises(InputError, match="two steps or more"):
+        plan("s4s-alt", joint("dpmpp-1", 1))
+    state = tmp_path / "state.safetensors"
+    newton(joint().part(("levels",)), state_file=state)
+    with pytest.raises(InputError, match="another run"):  # alike at zero only
+        newton(joint(kind="sticks").part(("levels",)), state_file=state)
+
+
 def test_phases_go_on_where_they_were_stopped(tmp_path):
     j = joint()
     phases = plan("s4s-alt", j, 2)
