@@ -150,8 +150,9 @@ def best_step(
 
     tried = [(trial(damping, first), damping) for damping in DAMPINGS]
     best, damping = min(tried, key=lambda t: t[0][0])
+    best = min([best, *(trial(damping, length) for length in others)], key=itemgetter(0))
     if best[0] < now:
-        return min([best, *(trial(damping, length) for length in others)], key=itemgetter(0))
+        return best
     return next((found for mu in STRONGER if (found := trial(mu, 1.0))[0] < now), best)
 
 
