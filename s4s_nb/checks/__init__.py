@@ -10,10 +10,20 @@ from s4s_nb.checks import (
     notebook_04,
     notebook_05,
     notebook_06,
+    notebook_07,
 )
 from s4s_nb.errors import choose
 
-NOTEBOOKS = (notebook_00, notebook_01, notebook_02, notebook_03, notebook_04, notebook_05, notebook_06)
+NOTEBOOKS = (
+    notebook_00,
+    notebook_01,
+    notebook_02,
+    notebook_03,
+    notebook_04,
+    notebook_05,
+    notebook_06,
+    notebook_07,
+)
 CHECKS = {name: test for notebook in NOTEBOOKS for name, test in notebook.CHECKS.items()}
 
 
