@@ -197,7 +197,10 @@ def learn_gauss_newton(
     parameters, history = tensors["parameters"], [(int(k), value) for k, value in record["history"]]
     left = range(0) if record.get("finished") else range(len(history), iterations + 1)
     iterating = bar(
-        total=iterations, initial=len(history) - 1, desc=f"S4S from {family.start}", disable=not progress
+        total=iterations,
+        initial=len(history) - 1,
+        desc=f"learning from {family.start}",
+        disable=not progress,
     )
     for iteration in left:
         equations = partial(

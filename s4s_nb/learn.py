@@ -111,7 +111,7 @@ def learn_s4s(
     updating = bar(
         total=updates,
         initial=history[-1][0],
-        desc=f"S4S from {family.start}",
+        desc=f"learning from {family.start}",
         disable=not progress,
         mininterval=1,
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from s4s_nb.alternate import METHODS, learn_in_phases, plan
+from s4s_nb.alternate import learn_in_phases, plan
 from s4s_nb.errors import InputError, choose
 from s4s_nb.families import make_family
 from s4s_nb.gauss_newton import learn_gauss_newton
@@ -47,11 +47,10 @@ def learn_to_file(
         optimiser: gauss-newton; or adam, for ld3 that is its own recipe (:mod:`s4s_nb.ld3`).
 
     Raises:
-        InputError: an unknown name, fewer than two pairs, a file name that is no .safetensors, or a
-            folder that belongs to another run.
+        InputError: an unknown name, fewer than two pairs, a single step where levels are to be learned, a
+            file name that is no .safetensors, or a folder that belongs to another run.
     """
     choose(dict.fromkeys(OPTIMISERS), optimiser, "optimiser")
-    choose(dict.fromkeys(METHODS), method, "method")
     if out.suffix != ".safetensors":
         raise InputError(f"A solver is written as .safetensors; {out} has another ending.")
     if pairs < 2:
@@ -59,18 +58,15 @@ def learn_to_file(
     check_count(model, samples)
     family = make_family(start, nfe, model.grid(grid), order, lower_final=lower_final)
     joint = Joint(family, schedule=model.setting.schedule)
+    phases = plan(method, joint, alternations)
     work = out.with_suffix(".work")
     train, validation = (
         stored_pairs(model, work, split, count)
         for split, count in (("train", pairs), ("validation", pairs // 2))
     )
     learner = learner_of(model, joint, method, optimiser, seed)
-    solver, _, _ = learn_in_phases(
-        joint,
-        plan(method, joint, alternations),
-        partial(learner, train=train, validation=validation),
-        work / f"{method}-{optimiser}",
-    )
+    learner = partial(learner, train=train, validation=validation)
+    solver, _, _ = learn_in_phases(joint, phases, learner, work / f"{method}-{optimiser}")
     row, _ = judge(model, solver, samples, title="test")
     names = {"model": model.name, "solver": solver.name, "kind": "learned"}
     row = {**names, "grid": grid if method == "s4s" else f"{grid}, moved", **row}

@@ -111,7 +111,7 @@ def solvers(
                 continue
             pairs = pairs or pairs_of(model, budget)
             if nfe not in starts:
-                starts[nfe] = best_start(model, nfe, pairs[1], grids)
+                starts[nfe] = best_start(model, nfe, pairs[1], grids, budget.batch)
             start, grid = starts[nfe]
             cell, solver = learned_cell(model, start, grid, nfe, pairs, budget, method)
             info = {**solver.info, "method": method, "model": name, "grid": grid, "quality": cell}
@@ -120,12 +120,14 @@ def solvers(
     return table.read()
 
 
-def best_start(model: ImageModel, nfe: int, validation: Pairs, grids: Sequence[str]) -> tuple[str, str]:
+def best_start(
+    model: ImageModel, nfe: int, validation: Pairs, grids: Sequence[str], batch: int
+) -> tuple[str, str]:
     """The solver of :data:`STARTS` and the grid whose end points are nearest to the teacher's."""
 
     def error(choice: tuple[str, str]) -> float:
         family = family_of(model, *choice, nfe)
-        return mean_distance(model.denoise, family, family.zero, validation, model.embed, batch=10)
+        return mean_distance(model.denoise, family, family.zero, validation, model.embed, batch)
 
     return min(product(STARTS, grids), key=error)
 

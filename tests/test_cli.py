@@ -36,12 +36,15 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["learn", "--out", "s.safetensors", "--method", "s5"], "Unknown method 's5'"),
         (["learn", "--out", "s.safetensors", "--family", "dpm4"], "Unknown start of a family 'dpm4'"),
         (["learn", "--out", "s.safetensors", "--pairs", "1"], "at least two pairs"),
+        (["learn", "--out", "s.safetensors", "--method", "ld3", "--nfe", "1"], "two steps or more"),
         (["study", "everything"], "Unknown study 'everything'"),
     ],
 )
-def test_bad_input_is_one_sentence_and_status_2(monkeypatch, capsys, arguments, sentence):
+def test_bad_input_is_one_sentence_and_status_2(monkeypatch, capsys, tmp_path, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
     status, _, error = call(monkeypatch, capsys, *arguments)
     assert status == 2
+    assert not list(tmp_path.iterdir())  # nothing half-written
     assert error.startswith("s4s-nb: ") and sentence in error
     assert "Traceback" not in error
 

@@ -1,30 +1,13 @@
 """Checks of the exercises: each tries the learner's answer and names the likely mistake."""
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
-from s4s_nb.checks import (
-    notebook_00,
-    notebook_01,
-    notebook_02,
-    notebook_03,
-    notebook_04,
-    notebook_05,
-    notebook_06,
-    notebook_07,
-)
 from s4s_nb.errors import choose
 
-NOTEBOOKS = (
-    notebook_00,
-    notebook_01,
-    notebook_02,
-    notebook_03,
-    notebook_04,
-    notebook_05,
-    notebook_06,
-    notebook_07,
-)
-CHECKS = {name: test for notebook in NOTEBOOKS for name, test in notebook.CHECKS.items()}
+MODULES = [m.name for m in iter_modules(__path__, f"{__name__}.") if ".notebook_" in m.name]
+CHECKS = {name: test for module in MODULES for name, test in import_module(module).CHECKS.items()}
 
 
 def check(name: str, answer: Any) -> None:
