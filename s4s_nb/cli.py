@@ -1,6 +1,7 @@
 """The command line, ``s4s-nb``: exit status 0 on success, 2 on bad usage or input, 1 on failure."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -117,6 +118,9 @@ def learn(
         str, typer.Option(help="gauss-newton, or adam, for ld3 its own.")
     ] = "gauss-newton",
     alternations: Annotated[int, typer.Option(help="Turns of s4s-alt.")] = 8,
+    pixels: Annotated[
+        float, typer.Option(help="Weight of the pixels' mean squared error beside LPIPS.", min=0)
+    ] = 0.0,
     pairs: Annotated[int, typer.Option(help="Teacher pairs; half as many more validate.")] = 80,
     samples: Annotated[int, typer.Option(help="Test noises that the result is judged on.")] = 500,
     device: Device = "cpu",
@@ -132,7 +136,7 @@ def learn(
     from s4s_nb.tour import as_table
     from s4s_nb.zoo import load_model
 
-    loaded = load_model(model, check_device(device))
+    loaded = replace(load_model(model, check_device(device)), pixels=pixels)
     start = {"start": family, "nfe": nfe, "grid": grid, "order": order, "lower_final": lower_final}
     how = {"method": method, "optimiser": optimiser, "alternations": alternations, "seed": seed}
     row = learn_to_file(loaded, out, **start, **how, pairs=pairs, samples=samples)

@@ -1,6 +1,7 @@
 """Distances between images in [−1, 1], one number a pair: RMSE and LPIPS, both offline."""
 
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 
 import lpips
@@ -12,6 +13,8 @@ from torch import Tensor
 from s4s_nb.files import bundled, read_safetensors
 
 Images = Float[Tensor, "b c h w"]
+Embedding = Callable[[Tensor], Tensor]
+"""Images (b, …) → vectors (b, p) whose squared distance is the distance to be learned by."""
 
 LPIPS_SIDE = 64  # AlexNet's strides leave nothing of images below 31 px; smaller ones are enlarged
 
@@ -69,3 +72,12 @@ class Lpips(torch.nn.Module):
 def lpips_distance(device: str = "cpu") -> Lpips:
     """The one LPIPS network of this process on a device."""
     return Lpips().to(device)
+
+
+def with_pixels(embed: Embedding, weight: float) -> Embedding:
+    """e(x) beside √(w/P) x over the P pixels: ‖e(x) − e(y)‖² + w · (mean square of x − y)."""
+
+    def joined(x: Images) -> Float[Tensor, "b p"]:
+        return torch.cat([embed(x), (weight / x[0].numel()) ** 0.5 * x.flatten(1)], dim=1)
+
+    return joined if weight else embed

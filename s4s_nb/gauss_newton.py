@@ -25,6 +25,7 @@ from torch.func import jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from s4s_nb.denoisers import Conditional, Denoiser
+from s4s_nb.distances import Embedding
 from s4s_nb.errors import InputError, choose
 from s4s_nb.families import Family
 from s4s_nb.learn import Learned, check_pairs, digest_of, names
@@ -34,9 +35,6 @@ from s4s_nb.resume import StateFile
 from s4s_nb.sensitivities import end_point_tangents
 from s4s_nb.solvers import Solver, sample, trajectory
 from s4s_nb.teachers import Pairs, bound
-
-Embedding = Callable[[Tensor], Tensor]
-"""Images (b, …) → vectors (b, p) whose squared distance is the distance to be learned by."""
 
 DAMPINGS = (1e-3, 1e-2, 1e-1)
 STRONGER = (1.0, 10.0, 100.0)

@@ -28,7 +28,7 @@ from s4s_nb.tour import CLASSIC
 from s4s_nb.zoo import SETTINGS, ImageModel, load_model
 
 SMALL = Budget(pairs=20, validation_pairs=20, iterations=3, samples=100)
-MEDIUM = Budget(pairs=40, validation_pairs=20, iterations=5, samples=200)
+MEDIUM = Budget(pairs=40, validation_pairs=20, iterations=5, samples=500, pixels=2.0)
 
 
 # ---------------------------------------------------------------- does it improve everywhere?
@@ -104,7 +104,7 @@ def solvers(
     """
     table = Table(out, "s4s-nb study solvers", ("setting", "nfe", "method"), asdict(budget))
     for name in settings:
-        model, pairs, starts = load_model(name, device), None, {}
+        model, pairs, starts = replace(load_model(name, device), pixels=budget.pixels), None, {}
         for _, nfe, method in table.missing(product([name], nfes, methods), name):
             if method == "classical":
                 table.add(*classical_cells(model, nfe, grids, budget))
@@ -114,7 +114,8 @@ def solvers(
                 starts[nfe] = best_start(model, nfe, pairs[1], grids, budget.batch)
             start, grid = starts[nfe]
             cell, solver = learned_cell(model, start, grid, nfe, pairs, budget, method)
-            info = {**solver.info, "method": method, "model": name, "grid": grid, "quality": cell}
+            names = {"method": method, "model": name, "grid": grid, "pixels": budget.pixels}
+            info = {**solver.info, **names, "quality": cell}
             replace(solver, info=info).save(out.with_name(f"{name}_{method}_{nfe}.safetensors"))
             table.add(cell)
     return table.read()

@@ -26,13 +26,15 @@ QUALITY = ("lpips", "fd_teacher", "fd_real")
 
 @dataclass(frozen=True)
 class Budget:
-    """What one cell may spend: the same for every cell, and written into the record."""
+    """What one cell may spend, and the pixels' weight in its objective: the same for every cell, and
+    written into the record."""
 
     pairs: int
     validation_pairs: int
     iterations: int
     samples: int
     batch: int = 10  # few pairs in one batch would keep a single core busy
+    pixels: float = 0.0
 
 
 @dataclass(frozen=True)

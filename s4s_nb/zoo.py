@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from s4s_nb.autoencoder import Autoencoder
 from s4s_nb.classic import make_solver
 from s4s_nb.denoisers import ADAPTERS, Conditional, Counted, Denoiser, clipped, guided
-from s4s_nb.distances import lpips_distance
+from s4s_nb.distances import lpips_distance, with_pixels
 from s4s_nb.errors import choose
 from s4s_nb.files import bundled, read_safetensors
 from s4s_nb.grids import Grid, make_grid
@@ -106,13 +106,17 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class ImageModel:
-    """A loaded setting. ``network`` counts its calls, of which guidance needs two an evaluation."""
+    """A loaded setting. ``network`` counts its calls, of which guidance needs two an evaluation.
+
+    pixels: weight of the pixels' mean squared error, beside LPIPS, in the distance to learn by.
+    """
 
     name: str
     setting: Setting
     network: Counted
     autoencoder: Autoencoder | None
     device: str
+    pixels: float = 0.0
 
     @property
     def denoise(self) -> Denoiser | Conditional:
@@ -165,12 +169,13 @@ class ImageModel:
         return torch.cat(map_batches(self.decode, parts, states.device))
 
     def embed(self, states: Tensor) -> Tensor:
-        """LPIPS as an embedding: the distance of two states is that of their images."""
-        return lpips_distance(self.device).embed(self.decode(states))
+        """:meth:`distance` as an embedding."""
+        return with_pixels(lpips_distance(self.device).embed, self.pixels)(self.decode(states))
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """LPIPS between the images of two batches of states."""
-        return lpips_distance(self.device)(self.decode(x), self.decode(y))
+        """LPIPS, and the pixels' share, between the images of two batches of states."""
+        x, y = self.decode(x), self.decode(y)
+        return lpips_distance(self.device)(x, y) + self.pixels * (x - y).square().flatten(1).mean(1)
 
     def grid(self, name: str) -> Callable[[int], Grid]:
         """The function (steps) → levels of a named grid over this model's range."""
