@@ -64,7 +64,11 @@ def plan(method: str, joint: Joint, alternations: int = 8) -> list[tuple[str, ..
 
 
 def learn_in_phases(
-    joint: Joint, phases: Sequence[tuple[str, ...]], learner: Learner, folder: Path | None = None
+    joint: Joint,
+    phases: Sequence[tuple[str, ...]],
+    learner: Learner,
+    folder: Path | None = None,
+    at: dict[str, Tensor] | None = None,
 ) -> tuple[Solver, dict[str, Tensor], list[Phase]]:
     """Learn some parts after others, each from where the last one ended.
 
@@ -76,6 +80,7 @@ def learn_in_phases(
         learner: learns a family, as :func:`learn_s4s` or :func:`learn_gauss_newton` with all but the
             family and its state file given.
         folder: where every phase keeps its progress; a run that finds some goes on from there.
+        at: parameters of every part to start from; the classic solver if left out.
 
     Returns:
         The solver, the parameters of every part, and the phases.
@@ -83,7 +88,7 @@ def learn_in_phases(
     Raises:
         InputError: states of another run.
     """
-    at, done, info = joint.zero, [], {}
+    at, done, info = at or joint.zero, [], {}
     for index, parts in enumerate(phases):
         learned = learner(joint.part(parts, at), state_file=folder and folder / f"{index}.safetensors")
         at = joint.moved(at, parts, learned.parameters)

@@ -25,13 +25,13 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the result
 
 @app.command()
 def tour(
-    out: Annotated[Path, typer.Option(help="Folder for picture, table and solver.")] = Path("runs/tour"),
+    out: Annotated[Path, typer.Option(help="Folder for picture, table and solvers.")] = Path("runs/tour"),
     model: Model = "fashion",
     grid: GridName = "logsnr",
     device: Device = "cpu",
     json: Json = None,
 ) -> None:
-    """The main job: learn a 5-evaluation solver for a bundled model; one picture, one table."""
+    """The main job: learn two 5-evaluation solvers for a bundled model; one picture, one table."""
     from s4s_nb.files import write_json
     from s4s_nb.tour import as_table, summary
     from s4s_nb.tour import tour as run_tour
@@ -40,9 +40,10 @@ def tour(
     if json:
         write_json(json, result)
     typer.echo("\n" + as_table(result["rows"]) + "\n\n" + summary(result))
+    learning = max(result["learning_seconds"].values())
     typer.echo(
-        f"{result['total_seconds']:.0f} s, of which learning {result['learning_seconds']:.0f} s."
-        f" Picture, table and solver are in {out}/."
+        f"{result['total_seconds']:.0f} s, of which learning {learning:.0f} s."
+        f" Picture, table and solvers are in {out}/."
     )
 
 
@@ -150,8 +151,8 @@ def study(
     name: Annotated[
         str,
         typer.Argument(
-            help="uniform: S4S against its start, everywhere; solvers: a learned one for every setting;"
-            " optimisers: what Gauss-Newton and Adam cost."
+            help="uniform: S4S against its start, everywhere; alt: S4S-Alt and all other methods;"
+            " optimisers: what Gauss-Newton and Adam cost; ablations: what each choice does."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.json; goes on from it.")] = None,

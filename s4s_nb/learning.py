@@ -83,13 +83,13 @@ def learn_to_file(
 
 
 def learner_of(
-    model: ImageModel, joint: Joint, method: str, optimiser: str, seed: int
+    model: ImageModel, joint: Joint, method: str, optimiser: str, seed: int = 0, iterations: int = 5
 ) -> Callable[..., Learned]:
     """What learns one phase of a method: one iteration or epoch of it where phases alternate."""
     in_turns = method == "s4s-alt"
     if optimiser == "gauss-newton":
-        iterations = 1 if in_turns else 5
-        return partial(learn_gauss_newton, model.denoise, embed=model.embed, iterations=iterations)
+        count = 1 if in_turns else iterations
+        return partial(learn_gauss_newton, model.denoise, embed=model.embed, iterations=count)
     first_order = {"distance": model.distance, "seed": seed}
     if method == "ld3":  # its one phase is all that the joint family can move but the coefficients
         return lambda _, **given: learn_ld3(model.denoise, joint, **first_order, **given)

@@ -11,8 +11,8 @@ from s4s_nb.alternate import learn_in_phases, plan
 from s4s_nb.errors import InputError
 from s4s_nb.families import Family, make_family
 from s4s_nb.files import write_json
-from s4s_nb.gauss_newton import learn_gauss_newton
 from s4s_nb.judge import judge
+from s4s_nb.learning import learner_of
 from s4s_nb.progress import bar
 from s4s_nb.solvers import Solver
 from s4s_nb.teachers import Pairs
@@ -21,6 +21,14 @@ from s4s_nb.zoo import ImageModel
 
 STARTS = {"ipndm-3": False, "dpmpp-3m": True, "unipc-3-bh2": True, "dpm-2s": False}
 """Classic solvers that S4S starts from, and whether their order is lowered at the end as diffusers does."""
+METHODS = {
+    "s4s": ("s4s", "gauss-newton"),
+    "ld3": ("ld3", "gauss-newton"),
+    "s4s-alt": ("s4s-alt", "gauss-newton"),
+    "joint-lm": ("joint", "gauss-newton"),
+    "joint-adam": ("joint", "adam"),
+}
+"""What the tables call a way to learn: what moves, and by which optimiser."""
 QUALITY = ("lpips", "fd_teacher", "fd_real")
 
 
@@ -96,25 +104,23 @@ def learned_cell(
     budget: Budget,
     method: str = "s4s",
 ) -> tuple[dict, Solver]:
-    """Learn one solver, and judge it and its start on the same test noises.
+    """Learn one solver by one of :data:`METHODS`, and judge it and its start on the same test noises.
 
     S4S-Alt takes as many turns as the others have iterations, with one iteration of each part in a turn.
     """
+    moved, optimiser = METHODS[method]
     started = time.perf_counter()
     train, validation = pairs
     family = family_of(model, start, grid, nfe)
     joint = Joint(family, schedule=model.setting.schedule)
     learner = partial(
-        learn_gauss_newton,
-        model.denoise,
+        learner_of(model, joint, moved, optimiser, iterations=budget.iterations),
         train=train,
         validation=validation,
-        embed=model.embed,
-        iterations=1 if method == "s4s-alt" else budget.iterations,
         batch=budget.batch,
         progress=False,
     )
-    solver, at, phases = learn_in_phases(joint, plan(method, joint, budget.iterations), learner)
+    solver, at, phases = learn_in_phases(joint, plan(moved, joint, budget.iterations), learner)
     seconds = time.perf_counter() - started
     before, after = (judge(model, s, budget.samples)[0] for s in (family.table(family.zero), solver))
     cell = {

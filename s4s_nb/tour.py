@@ -1,19 +1,22 @@
-"""The main job in one go: learn a 5-evaluation solver for a bundled model and compare it."""
+"""The main job in one go: learn 5-evaluation solvers for a bundled model and compare them."""
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
 
+from s4s_nb.alternate import learn_in_phases, plan
 from s4s_nb.classic import make_solver
 from s4s_nb.families import linear_multistep_family
 from s4s_nb.files import replace_file, write_json
 from s4s_nb.gauss_newton import learn_gauss_newton
 from s4s_nb.judge import judge, judge_teacher, reference
-from s4s_nb.learn import Learned
 from s4s_nb.plots import image_grid
+from s4s_nb.solvers import Solver
+from s4s_nb.times import Joint
 from s4s_nb.zoo import ImageModel, load_model
 
 # Solvers as they are used: below 15 steps diffusers lowers the order of these three at the end, without
@@ -27,6 +30,7 @@ CLASSIC = {
     "UniPC": ("unipc-3-bh2", True),
 }
 
+TURNS = 3
 PICTURES = 10
 
 COLUMNS = {
@@ -40,11 +44,27 @@ COLUMNS = {
 }
 
 
-def learn_for(model: ImageModel, nfe: int, grid: str, start: str, pairs: int) -> Learned:
-    """S4S around ``start``: teacher pairs, half as many more to validate on, then Gauss–Newton."""
+def learn_for(
+    model: ImageModel, nfe: int, grid: str, start: str, pairs: int
+) -> tuple[dict[str, Solver], dict[str, float]]:
+    """S4S around ``start``, and S4S-Alt from there: the solvers, and the seconds until each was there.
+
+    Teacher pairs, half as many more to validate on, then five iterations of Gauss–Newton over the
+    coefficients; and three turns of one over the levels and one over the coefficients.
+    """
+    started = time.perf_counter()
     train, validation = model.pairs("train", pairs), model.pairs("validation", pairs // 2)
     family = linear_multistep_family(start, model.grid(grid)(nfe))
-    return learn_gauss_newton(model.denoise, family, train, validation, model.embed)
+    joint = Joint(family, schedule=model.setting.schedule)
+    learner = partial(
+        learn_gauss_newton, model.denoise, train=train, validation=validation, embed=model.embed
+    )
+    solvers, seconds, at = {}, {}, None
+    for label, iterations in {"S4S": 5, "S4S-Alt": 1}.items():
+        phases, one = plan(label.lower(), joint, TURNS), partial(learner, iterations=iterations)
+        solvers[label], at, _ = learn_in_phases(joint, phases, one, at=at)
+        seconds[label] = round(time.perf_counter() - started, 1)
+    return solvers, seconds
 
 
 def tour(
@@ -57,19 +77,22 @@ def tour(
     samples: int = 500,
     device: str = "cpu",
 ) -> dict:
-    """Learn, compare, and write ``tour.png``, ``tour.json`` and ``s4s.safetensors`` to ``out``."""
+    """Learn, compare, and write ``tour.png``, ``tour.json`` and the learned solvers to ``out``."""
     started = time.perf_counter()
     model = load_model(model_name, device)
-    learned = learn_for(model, nfe, grid, start, pairs)
-    learning_seconds = time.perf_counter() - started
+    learned, seconds = learn_for(model, nfe, grid, start, pairs)
     solvers = {
         label: make_solver(name, nfe, model.grid(grid), lower) for label, (name, lower) in CLASSIC.items()
     }
     rows, images = [], {}
-    for label, solver in (solvers | {"S4S": learned.solver}).items():
+    for label, solver in (solvers | learned).items():
         row, pictures = judge(model, solver, samples, title=label)
-        kind = "learned" if label == "S4S" else "classical"
-        rows.append({"model": model_name, "solver": label, "kind": kind, "grid": grid, **row})
+        names = {"model": model_name, "solver": label, "kind": "classical", "grid": grid}
+        if label in learned:
+            names |= {"kind": "learned", "grid": grid if label == "S4S" else f"{grid}, moved"}
+            record = {"model": model_name, "grid": names["grid"], "quality": names | row}
+            replace(solver, info=solver.info | record).save(out / f"{label.lower()}.safetensors")
+        rows.append(names | row)
         images[label] = pictures[:PICTURES]
     teacher_grid = model.setting.teacher_grid
     names = {"model": model_name, "solver": "teacher", "kind": "teacher", "grid": teacher_grid}
@@ -78,12 +101,9 @@ def tour(
     result = {
         "rows": rows,
         "floor_fd_real": reference(model_name).floor_distance(samples),
-        "learning_seconds": round(learning_seconds, 1),
+        "learning_seconds": seconds,
         "total_seconds": round(time.perf_counter() - started, 1),
     }
-    record = {"model": model_name, "grid": grid, "quality": rows[-2]}
-    solver = replace(learned.solver, info=learned.solver.info | record)
-    solver.save(out / "s4s.safetensors")
     write_json(out / "tour.json", result)
     save_picture(out / "tour.png", {label_of(row): images[row["solver"]] for row in rows})
     return result
@@ -109,18 +129,19 @@ def as_table(rows: list[dict]) -> str:
 
 
 def summary(result: dict) -> str:
-    """S4S against the best classic solver of each column, and both against the real floor."""
+    """The learned solvers against the best classic one of each column, and all against the real floor."""
     rows = pd.DataFrame(result["rows"]).set_index("solver")
-    best = rows[rows["kind"] == "classical"]
-    s4s, teacher = rows.loc["S4S"], rows.loc["teacher"]
+    best, learned = rows[rows["kind"] == "classical"], rows[rows["kind"] == "learned"]
     lines = [
-        f"S4S {column} {s4s[key]:.3g} is {s4s[key] / best[key].min():.2f} times that of the best"
+        f"{label} {COLUMNS[key]} {row[key]:.3g} is {row[key] / best[key].min():.2f} times that of the best"
         f" classic solver ({best[key].idxmin()}, {best[key].min():.3g})."
-        for key, column in COLUMNS.items()
-        if key in ("lpips", "fd_teacher")
+        for label, row in learned.iterrows()
+        for key in ("lpips", "fd_teacher")
     ]
+    to_real = rows.loc[["teacher", *learned.index], "fd_real"]
     lines.append(
-        f"FD to real: floor {result['floor_fd_real']:.3g} (real images against real images),"
-        f" teacher {teacher['fd_real']:.3g}, S4S {s4s['fd_real']:.3g}."
+        f"FD to real: floor {result['floor_fd_real']:.3g} (real images against real images), "
+        + ", ".join(f"{label} {value:.3g}" for label, value in to_real.items())
+        + "."
     )
     return "\n".join(lines)

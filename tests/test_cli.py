@@ -150,15 +150,15 @@ def test_a_small_tour(tmp_path):
     """Few pairs and samples: what is written, and that the learned row belongs to the saved solver."""
     result = tour.tour(tmp_path, pairs=4, samples=12)
     assert json.loads((tmp_path / "tour.json").read_text())["rows"] == result["rows"]
-    assert [row["solver"] for row in result["rows"]] == [*CLASSIC, "S4S", "teacher"]
-    assert [row["nfe"] for row in result["rows"]] == [5] * 7 + [60]
+    assert [row["solver"] for row in result["rows"]] == [*CLASSIC, "S4S", "S4S-Alt", "teacher"]
+    assert [row["nfe"] for row in result["rows"]] == [5] * 8 + [60]
     assert (tmp_path / "tour.png").read_bytes().startswith(b"\x89PNG")
     from s4s_nb.judge import judge
     from s4s_nb.solvers import Solver
 
-    solver = Solver.load(tmp_path / "s4s.safetensors")
-    again, _ = judge(load_model("fashion"), solver, 12)
-    assert again["lpips"] == pytest.approx(result["rows"][-2]["lpips"], rel=1e-4)
+    for name, row in zip(("s4s", "s4s-alt"), result["rows"][-3:-1], strict=True):
+        again, _ = judge(load_model("fashion"), Solver.load(tmp_path / f"{name}.safetensors"), 12)
+        assert again["lpips"] == pytest.approx(row["lpips"], rel=1e-4)
 
 
 def test_evaluation_starts_from_the_test_noise_itself():

@@ -1,13 +1,15 @@
 """The tables of results: every cell once, what is there is kept, and no cell is worse on validation."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from s4s_nb.ablations import ABLATIONS, ADAM, BASE, optimisers, recipes_summary
 from s4s_nb.errors import InputError
 from s4s_nb.solvers import Solver
-from s4s_nb.study import optimisers, solvers, solvers_summary, study, uniform, uniform_summary
+from s4s_nb.study import alt, alt_summary, study, uniform, uniform_summary
 from s4s_nb.tables import STARTS, Budget, family_of
 from s4s_nb.zoo import load_model
 
@@ -39,25 +41,27 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path):
 
 
 def test_learned_solvers_are_written_with_their_record(tmp_path):
-    methods = ["classical", "s4s", "s4s-alt"]
-    table = solvers(tmp_path / "solvers.json", ["fashion"], [3], methods, ["logsnr", "karras"], TINY)
-    *classical, s4s, alt = table["cells"]
-    assert (s4s["method"], alt["method"]) == ("s4s", "s4s-alt")
-    assert s4s["parameters"] + 4 == alt["parameters"]  # two inner levels, two model levels
+    methods = ["classical", "s4s", "s4s-alt", "joint-adam"]
+    budget = replace(TINY, pixels=2.0)
+    table = alt(tmp_path / "alt.json", ["fashion"], [3], methods, ["logsnr", "karras"], budget)
+    *classical, s4s, both, adam = learned = table["cells"]
+    assert [cell["method"] for cell in learned[-3:]] == methods[1:]
+    assert s4s["parameters"] + 4 == both["parameters"] == adam["parameters"]  # 2 levels, 2 of the model
     assert {(cell["method"], cell["grid"]) for cell in classical} == {
         ("classical", "logsnr"),
         ("classical", "karras"),
     }
-    for cell in (s4s, alt):
+    for cell in (s4s, both, adam):
         solver = Solver.load(tmp_path / f"fashion_{cell['method']}_3.safetensors")
         assert solver.nfe == 3 and solver.info["quality"] == cell and solver.info["start"] == cell["family"]
-    assert "s4s-alt" in solvers_summary(table)
+        assert solver.info["pixels"] == 2.0
+    assert "joint-adam" in alt_summary(table)
 
 
 def test_optimisers_are_compared_by_what_the_network_was_asked(tmp_path):
     recipes = {
         "Gauss-Newton": {"pairs": 2, "iterations": 1},
-        "Adam": {"pairs": 2, "epochs": 1, "relaxed": True},
+        "Adam": {"pairs": 2, "epochs": 1, "relaxed": 1.0},
     }
     table = optimisers(tmp_path / "optimisers.json", ["fashion"], [2], recipes, samples=4)
     newton, adam = table["cells"]
@@ -66,8 +70,24 @@ def test_optimisers_are_compared_by_what_the_network_was_asked(tmp_path):
     # Five tries and the start are validated; parameters of step 1 cost one evaluation, step 2's none.
     assert newton["evaluations"] == 6 * 40 * 2 + 2 * (2 + 1)
     assert adam["radius"] > 0 == newton["radius"]
+    assert "Gauss-Newton" in recipes_summary(table)
+
+
+def test_every_ablation_differs_from_the_base_in_one_thing():
+    for label, recipe in ABLATIONS.items():
+        base = ADAM if label.startswith("Adam") else BASE
+        changed = [key for key in recipe if recipe[key] != base.get(key)]
+        assert len(changed) == (label not in ("base", "Adam")), label
+
+
+def test_an_ablation_is_what_it_says(tmp_path):
+    one = {"pairs": 2, "iterations": 1}
+    recipes = {"order 2": one | {"order": 2}, "sums of one": one | {"consistent": True}}
+    second, consistent = optimisers(tmp_path / "a.json", ["fashion"], [3], recipes, samples=4)["cells"]
+    assert second["parameters"] == 1 + 2 + 2
+    assert consistent["parameters"] == (1 + 2 + 3) - 3
 
 
 def test_an_unknown_study_is_named():
-    with pytest.raises(InputError, match="uniform, solvers, optimisers"):
+    with pytest.raises(InputError, match="uniform, alt, optimisers, ablations"):
         study("everything", None)

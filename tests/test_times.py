@@ -195,6 +195,15 @@ def test_what_is_kept_never_gets_worse_and_alternation_beats_each_half():
     assert reached["s4s-alt"] < min(reached["s4s"], reached["ld3"])
 
 
+def test_phases_start_where_they_are_told():
+    j = joint("ipndm-3")
+    both, at, phases = learn_in_phases(j, [*plan("s4s", j), *plan("ld3", j)], newton)
+    _, first, _ = learn_in_phases(j, plan("s4s", j), newton)
+    second, then, rest = learn_in_phases(j, plan("ld3", j), newton, at=first)
+    assert all(torch.equal(at[name], then[name]) for name in at) and torch.equal(both.B, second.B)
+    assert rest == phases[1:]
+
+
 def test_adam_takes_the_same_families():
     j = joint("ipndm-3", width=0.0)
     assert "offsets" not in j.sizes

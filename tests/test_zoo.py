@@ -1,5 +1,7 @@
 """Bundled settings: one loop, one set of tables and one judge for all, and the same noise everywhere."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -88,6 +90,18 @@ def test_the_gradient_of_least_squares_is_that_of_backpropagation(name, derivati
         )
     assert zero.grad is not None
     assert (gradient - zero.grad).norm() < tolerance * zero.grad.norm()
+
+
+@pytest.mark.parametrize("name", ["fashion", "faces-latent"])
+def test_the_distance_counts_pixels_if_asked_and_is_that_of_its_embedding(name):
+    plain = load_model(name)
+    model = replace(plain, pixels=2.0)
+    x, y = torch.randn(2, 2, *plain.setting.shape, generator=torch.Generator().manual_seed(0)).unbind()
+    extra = 2 * (model.decode(x) - model.decode(y)).square().mean(dim=(1, 2, 3))
+    assert model.distance(x, y).allclose(plain.distance(x, y) + extra)
+    apart = (model.embed(x) - model.embed(y)).square().sum(1)
+    assert apart.allclose(model.distance(x, y), rtol=1e-4)
+    assert torch.equal(plain.embed(x), lpips_distance().embed(plain.decode(x)))
 
 
 def test_everything_in_the_manifest_fits_the_budget():
