@@ -13,7 +13,7 @@ from s4s_nb.errors import choose
 from s4s_nb.gauss_newton import mean_distance
 from s4s_nb.grids import GRIDS
 from s4s_nb.judge import judge
-from s4s_nb.tables import METHODS, QUALITY, STARTS, Budget, Table, family_of, learned_cell, pairs_of
+from s4s_nb.tables import METHODS, QUALITY, STARTS, Budget, Table, family_of, learn, learned_cell, pairs_of
 from s4s_nb.teachers import Pairs
 from s4s_nb.tour import CLASSIC
 from s4s_nb.zoo import SETTINGS, ImageModel, load_model
@@ -86,9 +86,8 @@ def alt(
 ) -> dict:
     """S4S-Alt and all other methods, for every setting and NFE, beside the classical solvers of all grids.
 
-    They start from the one of :data:`STARTS`, on the one of ``grids``, that is best on the validation
-    pairs. The file of each, SETTING_METHOD_NFE.safetensors, is written beside ``out`` and has its cell
-    as record.
+    They start from a solver of :data:`STARTS` on one of ``grids``, see :func:`best_start`. The file of
+    each, SETTING_METHOD_NFE.safetensors, is written beside ``out`` and has its cell as record.
 
     Raises:
         InputError: an unknown setting or grid, or a table that was made with another budget.
@@ -102,7 +101,7 @@ def alt(
                 continue
             pairs = pairs or pairs_of(model, budget)
             if nfe not in starts:
-                starts[nfe] = best_start(model, nfe, pairs[1], grids, budget.batch)
+                starts[nfe] = best_start(model, nfe, pairs, grids, budget)
             start, grid = starts[nfe]
             cell, solver = learned_cell(model, start, grid, nfe, pairs, budget, method)
             names = {"method": method, "model": name, "grid": grid, "pixels": budget.pixels}
@@ -113,15 +112,20 @@ def alt(
 
 
 def best_start(
-    model: ImageModel, nfe: int, validation: Pairs, grids: Sequence[str], batch: int
+    model: ImageModel, nfe: int, pairs: tuple[Pairs, Pairs], grids: Sequence[str], budget: Budget
 ) -> tuple[str, str]:
-    """The solver of :data:`STARTS` and the grid whose end points are nearest to the teacher's."""
+    """The solver of :data:`STARTS` and the grid to learn from: of the three whose end points are nearest
+    to the teacher's, the one that is nearest after one iteration over coefficients and levels."""
 
-    def error(choice: tuple[str, str]) -> float:
+    def classical(choice: tuple[str, str]) -> float:
         family = family_of(model, *choice, nfe)
-        return mean_distance(model.denoise, family, family.zero, validation, model.embed, batch)
+        return mean_distance(model.denoise, family, family.zero, pairs[1], model.embed, budget.batch)
 
-    return min(product(STARTS, grids), key=error)
+    def learned(choice: tuple[str, str]) -> float:
+        one = replace(budget, iterations=3)
+        return learn(model, *choice, nfe, pairs, one, "joint-lm")[2][-1].after
+
+    return min(sorted(product(STARTS, grids), key=classical)[:3], key=learned)
 
 
 def classical_cells(model: ImageModel, nfe: int, grids: Sequence[str], budget: Budget) -> Iterator[dict]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from s4s_nb.alternate import learn_in_phases, plan
+from torch import Tensor
+
+from s4s_nb.alternate import Phase, learn_in_phases, plan
 from s4s_nb.errors import InputError
 from s4s_nb.families import Family, make_family
 from s4s_nb.files import write_json
@@ -95,6 +97,32 @@ def family_of(model: ImageModel, start: str, grid: str, nfe: int) -> Family:
     return make_family(start, nfe, model.grid(grid), lower_final=STARTS[start])
 
 
+def learn(
+    model: ImageModel,
+    start: str,
+    grid: str,
+    nfe: int,
+    pairs: tuple[Pairs, Pairs],
+    budget: Budget,
+    method: str,
+) -> tuple[Solver, dict[str, Tensor], list[Phase]]:
+    """Learn by one of :data:`METHODS`; returns what :func:`s4s_nb.alternate.learn_in_phases` does.
+
+    S4S-Alt takes as many turns as the others have iterations, with one iteration of each part in a turn.
+    """
+    moved, optimiser = METHODS[method]
+    train, validation = pairs
+    joint = Joint(family_of(model, start, grid, nfe), schedule=model.setting.schedule)
+    learner = partial(
+        learner_of(model, joint, moved, optimiser, iterations=budget.iterations),
+        train=train,
+        validation=validation,
+        batch=budget.batch,
+        progress=False,
+    )
+    return learn_in_phases(joint, plan(moved, joint, budget.iterations), learner)
+
+
 def learned_cell(
     model: ImageModel,
     start: str,
@@ -104,23 +132,10 @@ def learned_cell(
     budget: Budget,
     method: str = "s4s",
 ) -> tuple[dict, Solver]:
-    """Learn one solver by one of :data:`METHODS`, and judge it and its start on the same test noises.
-
-    S4S-Alt takes as many turns as the others have iterations, with one iteration of each part in a turn.
-    """
-    moved, optimiser = METHODS[method]
+    """Learn one solver, and judge it and its start on the same test noises."""
     started = time.perf_counter()
-    train, validation = pairs
+    solver, at, phases = learn(model, start, grid, nfe, pairs, budget, method)
     family = family_of(model, start, grid, nfe)
-    joint = Joint(family, schedule=model.setting.schedule)
-    learner = partial(
-        learner_of(model, joint, moved, optimiser, iterations=budget.iterations),
-        train=train,
-        validation=validation,
-        batch=budget.batch,
-        progress=False,
-    )
-    solver, at, phases = learn_in_phases(joint, plan(moved, joint, budget.iterations), learner)
     seconds = time.perf_counter() - started
     before, after = (judge(model, s, budget.samples)[0] for s in (family.table(family.zero), solver))
     cell = {
