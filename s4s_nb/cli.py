@@ -14,7 +14,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps …")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random in the command.")]
 Model = Annotated[str, typer.Option(help="Name of a bundled setting.")]
-Name = Annotated[str, typer.Option("--solver", help="A classic solver, 'teacher', or a solver file.")]
+Name = Annotated[
+    str,
+    typer.Option("--solver", help="Classic or bundled (s4s, s4s-alt …), 'teacher', or a file."),
+]
 Nfe = Annotated[int, typer.Option(help="Evaluations of the denoiser, for a classic solver.")]
 GridName = Annotated[str, typer.Option("--grid", help="karras, logsnr, uniform, quadratic.")]
 LowerFinal = Annotated[

@@ -14,8 +14,8 @@ from s4s_nb.autoencoder import Autoencoder
 from s4s_nb.classic import make_solver
 from s4s_nb.denoisers import ADAPTERS, Conditional, Counted, Denoiser, clipped, guided
 from s4s_nb.distances import lpips_distance, with_pixels
-from s4s_nb.errors import choose
-from s4s_nb.files import bundled, read_safetensors
+from s4s_nb.errors import InputError, choose
+from s4s_nb.files import bundled, manifest, read_safetensors
 from s4s_nb.grids import Grid, make_grid
 from s4s_nb.parallel import batch_size, map_batches
 from s4s_nb.recipes import DDPM, RECIPES, Recipe, new_network
@@ -194,12 +194,29 @@ class ImageModel:
         return Pairs(starts, run(self.denoise, starts, self.teacher(), labels, title=title), labels)
 
     def solver(self, name: str, nfe: int, grid: str, lower_final: bool = False) -> Solver:
-        """A solver by name: "teacher", a solver file (.safetensors), or a classic one."""
+        """A solver by name: "teacher", a file (.safetensors), a bundled learned one, or a classic one.
+
+        Raises:
+            InputError: an unknown name, a bad file, or an NFE for which none is bundled.
+        """
         if name == "teacher":
             return self.teacher()
         if name.endswith(".safetensors"):
             return Solver.load(Path(name))
+        learned = self.learned()
+        if (name, nfe) in learned:
+            return Solver.load(bundled(learned[name, nfe]))
+        nfes = sorted(n for method, n in learned if method == name)
+        if nfes:
+            raise InputError(
+                f"{name} is bundled for {self.name} at NFE {nfes}, not at {nfe}; see s4s-nb learn."
+            )
         return make_solver(name, nfe, self.grid(grid), lower_final)
+
+    def learned(self) -> dict[tuple[str, int], str]:
+        """The learned solvers in ``data/`` for this setting: (method, NFE) → file."""
+        parts = {file: file.removesuffix(".safetensors").split("_") for file in manifest()}
+        return {(p[1], int(p[2])): file for file, p in parts.items() if p[0] == f"solvers/{self.name}"}
 
 
 def load_model(name: str, device: str = "cpu") -> ImageModel:

@@ -104,6 +104,20 @@ def test_the_distance_counts_pixels_if_asked_and_is_that_of_its_embedding(name):
     assert torch.equal(plain.embed(x), lpips_distance().embed(plain.decode(x)))
 
 
+def test_learned_solvers_are_had_by_name():
+    for name in NAMES:
+        model = load_model(name)
+        for (method, nfe), file in model.learned().items():
+            solver = model.solver(method, nfe, "logsnr")
+            assert solver.nfe == nfe and solver.info["model"] == name, file
+            assert (solver.sigmas[0], solver.info["method"]) == (model.setting.sigma_max, method)
+        assert ("s4s", 5) in model.learned()
+    with pytest.raises(InputError, match="bundled for fashion at NFE .* not at 99"):
+        load_model("fashion").solver("s4s", 99, "logsnr")
+    with pytest.raises(InputError, match="Unknown"):
+        load_model("fashion").solver("s5s", 5, "logsnr")
+
+
 def test_everything_in_the_manifest_fits_the_budget():
     assert sum(entry["bytes"] for entry in manifest().values()) < 60e6
 
