@@ -115,15 +115,15 @@ def best_start(
     model: ImageModel, nfe: int, pairs: tuple[Pairs, Pairs], grids: Sequence[str], budget: Budget
 ) -> tuple[str, str]:
     """The solver of :data:`STARTS` and the grid to learn from: of the three whose end points are nearest
-    to the teacher's, the one that is nearest after one iteration over coefficients and levels."""
+    to the teacher's, the one that is nearest after three iterations over coefficients and levels."""
 
     def classical(choice: tuple[str, str]) -> float:
         family = family_of(model, *choice, nfe)
         return mean_distance(model.denoise, family, family.zero, pairs[1], model.embed, budget.batch)
 
     def learned(choice: tuple[str, str]) -> float:
-        one = replace(budget, iterations=3)
-        return learn(model, *choice, nfe, pairs, one, "joint-lm")[2][-1].after
+        trial = replace(budget, iterations=3)  # after one, the best is often another
+        return learn(model, *choice, nfe, pairs, trial, "joint-lm")[2][-1].after
 
     return min(sorted(product(STARTS, grids), key=classical)[:3], key=learned)
 
