@@ -36,7 +36,7 @@ class Meter:
         return self.denoise(x, sigma)
 
 
-OPTIMISERS = {
+RECIPES = {
     "Gauss-Newton": {"pairs": 80, "iterations": 5},
     "Gauss-Newton, half the pairs": {"pairs": 40, "iterations": 4},
     "Adam, relaxed": {"pairs": 700, "epochs": 10, "relaxed": 1.0},
@@ -63,7 +63,7 @@ def optimisers(
     out: Path,
     settings: Sequence[str] = ("fashion", "faces-latent"),
     nfes: Sequence[int] = (5,),
-    recipes: dict[str, dict] = OPTIMISERS,
+    recipes: dict[str, dict] = RECIPES,
     samples: int = 500,
     device: str = "cpu",
     name: str = "optimisers",

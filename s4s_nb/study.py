@@ -123,7 +123,7 @@ def best_start(
 
     def learned(choice: tuple[str, str]) -> float:
         trial = replace(budget, iterations=3)  # after one, the best is often another
-        return learn(model, *choice, nfe, pairs, trial, "joint-lm")[2][-1].after
+        return learn(model, family_of(model, *choice, nfe), pairs, trial, "joint-lm")[2][-1].after
 
     return min(sorted(product(STARTS, grids), key=classical)[:3], key=learned)
 

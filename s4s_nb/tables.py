@@ -98,13 +98,7 @@ def family_of(model: ImageModel, start: str, grid: str, nfe: int) -> Family:
 
 
 def learn(
-    model: ImageModel,
-    start: str,
-    grid: str,
-    nfe: int,
-    pairs: tuple[Pairs, Pairs],
-    budget: Budget,
-    method: str,
+    model: ImageModel, family: Family, pairs: tuple[Pairs, Pairs], budget: Budget, method: str
 ) -> tuple[Solver, dict[str, Tensor], list[Phase]]:
     """Learn by one of :data:`METHODS`; returns what :func:`s4s_nb.alternate.learn_in_phases` does.
 
@@ -112,7 +106,7 @@ def learn(
     """
     moved, optimiser = METHODS[method]
     train, validation = pairs
-    joint = Joint(family_of(model, start, grid, nfe), schedule=model.setting.schedule)
+    joint = Joint(family, schedule=model.setting.schedule)
     learner = partial(
         learner_of(model, joint, moved, optimiser, iterations=budget.iterations),
         train=train,
@@ -134,8 +128,8 @@ def learned_cell(
 ) -> tuple[dict, Solver]:
     """Learn one solver, and judge it and its start on the same test noises."""
     started = time.perf_counter()
-    solver, at, phases = learn(model, start, grid, nfe, pairs, budget, method)
     family = family_of(model, start, grid, nfe)
+    solver, at, phases = learn(model, family, pairs, budget, method)
     seconds = time.perf_counter() - started
     before, after = (judge(model, s, budget.samples)[0] for s in (family.table(family.zero), solver))
     cell = {
