@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from s4s_nb.denoisers import Denoiser
+from s4s_nb.distances import LPIPS_SIDE, Embedding
 from s4s_nb.families import linear_multistep_family
 from s4s_nb.gauss_newton import learn_gauss_newton
 from s4s_nb.judge import judge
@@ -51,8 +52,8 @@ ABLATIONS = {
     **{f"{count} pairs": BASE | {"pairs": count} for count in (10, 20, 80, 160)},
     **{f"order {order}": BASE | {"order": order} for order in (2, 5)},
     "rows that sum to one": BASE | {"consistent": True},
-    "LPIPS + 2 MSE": BASE | {"pixels": 2.0},
-    "MSE alone": BASE | {"pixels": 1e6},  # against which LPIPS does not count
+    "LPIPS at 128 px": BASE | {"side": 128},
+    "mean squared error": BASE | {"squared": True},
     "Adam": ADAM,
     **{f"Adam, radius {times:g} x rule": ADAM | {"relaxed": times} for times in (1.0, 10.0, 100.0)},
 }
@@ -98,20 +99,23 @@ def recipe_cell(
     relaxed: float = 0.0,
     order: int = 3,
     consistent: bool = False,
-    pixels: float = 0.0,
+    side: int = LPIPS_SIDE,
+    squared: bool = False,
 ) -> dict:
     """Learn by one recipe, Gauss-Newton's if it has iterations, and judge.
 
-    relaxed: radius as a multiple of the rule's. pixels: see :class:`s4s_nb.zoo.ImageModel`.
+    relaxed: radius as a multiple of the rule's. squared: Gauss-Newton minimises the images' mean squared
+    error in place of LPIPS.
     """
-    model = replace(model, pixels=pixels)
+    model = replace(model, side=side)
     family = linear_multistep_family("dpmpp-2m", model.grid("logsnr")(nfe), order, consistent)
     train, validation = model.pairs("train", pairs), model.pairs("validation", 40)
     radius = relaxed * radius_rule(family.size, train.starts[0].numel())
     meter = Meter(model.labelled(None))
     started = time.perf_counter()
     if iterations:
-        learn = partial(learn_gauss_newton, embed=model.embed, iterations=iterations)
+        embed = rms_embedding(model) if squared else model.embed
+        learn = partial(learn_gauss_newton, embed=embed, iterations=iterations)
     else:
         learn = partial(learn_s4s, distance=model.distance, epochs=epochs, radius=radius)
     learned = learn(meter, family, train, validation)
@@ -130,6 +134,16 @@ def recipe_cell(
         **{key: row[key] for key in QUALITY},
         "history": learned.history,
     }
+
+
+def rms_embedding(model: ImageModel) -> Embedding:
+    """e(x) with ‖e(x) − e(y)‖² the mean square of the difference of two images."""
+
+    def embed(states: Tensor) -> Tensor:
+        x = model.decode(states)
+        return x.flatten(1) / x[0].numel() ** 0.5
+
+    return embed
 
 
 def recipes_summary(table: dict) -> str:

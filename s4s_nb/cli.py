@@ -122,9 +122,10 @@ def learn(
         str, typer.Option(help="gauss-newton, or adam, for ld3 its own.")
     ] = "gauss-newton",
     alternations: Annotated[int, typer.Option(help="Turns of s4s-alt.")] = 8,
-    pixels: Annotated[
-        float, typer.Option(help="Weight of the pixels' mean squared error beside LPIPS.", min=0)
-    ] = 0.0,
+    side: Annotated[
+        int,
+        typer.Option(help="Pixels to which smaller images are enlarged in the LPIPS to learn by.", min=64),
+    ] = 64,
     pairs: Annotated[int, typer.Option(help="Teacher pairs; half as many more validate.")] = 80,
     samples: Annotated[int, typer.Option(help="Test noises that the result is judged on.")] = 500,
     device: Device = "cpu",
@@ -140,7 +141,7 @@ def learn(
     from s4s_nb.tour import as_table
     from s4s_nb.zoo import load_model
 
-    loaded = replace(load_model(model, check_device(device)), pixels=pixels)
+    loaded = replace(load_model(model, check_device(device)), side=side)
     start = {"start": family, "nfe": nfe, "grid": grid, "order": order, "lower_final": lower_final}
     how = {"method": method, "optimiser": optimiser, "alternations": alternations, "seed": seed}
     row = learn_to_file(loaded, out, **start, **how, pairs=pairs, samples=samples)

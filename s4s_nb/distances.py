@@ -36,11 +36,15 @@ class Lpips(torch.nn.Module):
     """LPIPS 0.1 on AlexNet features (Zhang et al. 2018, eq. 1), by the authors' package.
 
     Σ_l mean_hw ‖w_l ⊙ (f̂_l(x) − f̂_l(y))‖² over five layers of unit-normalised features. The
-    backbone comes from ``data/``; nothing is downloaded. Images below 64 px are enlarged to 64.
+    backbone comes from ``data/``; nothing is downloaded.
+
+    Args:
+        side: smaller images are enlarged to so many pixels a side.
     """
 
-    def __init__(self):
+    def __init__(self, side: int = LPIPS_SIDE):
         super().__init__()
+        self.side = side
         with warnings.catch_warnings():
             # lpips 0.1.4 still calls torchvision with its old argument names.
             warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
@@ -54,12 +58,12 @@ class Lpips(torch.nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, x: Images, y: Images) -> Float[Tensor, " b"]:
-        x, y = (as_colour(z, LPIPS_SIDE) for z in (x, y))
+        x, y = (as_colour(z, self.side) for z in (x, y))
         return self.net(x, y).flatten()
 
     def embed(self, x: Images) -> Float[Tensor, "b p"]:
         """e(x) with LPIPS(x, y) = ‖e(x) − e(y)‖²: the normalised features, scaled by √(w_l/hw)."""
-        features = self.net.net(self.net.scaling_layer(as_colour(x, LPIPS_SIDE)))
+        features = self.net.net(self.net.scaling_layer(as_colour(x, self.side)))
         scaled = [
             lpips.normalize_tensor(f) * (weight.clamp(min=0) / f[0, 0].numel()).sqrt()
             for f, weight in zip(features, self.net.lins.parameters(), strict=True)
@@ -69,15 +73,6 @@ class Lpips(torch.nn.Module):
 
 @lru_cache
 @torch.inference_mode(False)  # a first call from within would cache weights that no gradient may pass
-def lpips_distance(device: str = "cpu") -> Lpips:
-    """The one LPIPS network of this process on a device."""
-    return Lpips().to(device)
-
-
-def with_pixels(embed: Embedding, weight: float) -> Embedding:
-    """e(x) beside √(w/P) x over the P pixels: ‖e(x) − e(y)‖² + w · (mean square of x − y)."""
-
-    def joined(x: Images) -> Float[Tensor, "b p"]:
-        return torch.cat([embed(x), (weight / x[0].numel()) ** 0.5 * x.flatten(1)], dim=1)
-
-    return joined if weight else embed
+def lpips_distance(device: str = "cpu", side: int = LPIPS_SIDE) -> Lpips:
+    """The one LPIPS network of this process on a device, at a side."""
+    return Lpips(side).to(device)

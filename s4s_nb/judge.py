@@ -11,7 +11,7 @@ from s4s_nb.distances import lpips_distance, rmse
 from s4s_nb.errors import InputError
 from s4s_nb.files import bundled, read_safetensors
 from s4s_nb.learn import Distance
-from s4s_nb.metrics import Moments, features, frechet_distance, moments
+from s4s_nb.metrics import Features, Moments, extrapolated, features, frechet_distance, moments
 from s4s_nb.parallel import batch_size, map_batches
 from s4s_nb.solvers import Solver
 from s4s_nb.teachers import run
@@ -62,11 +62,11 @@ def judge(
     """Sample from x_T of the test noises (never from a relaxed start) and measure.
 
     Returns the row (nfe as counted at the network, of which guidance takes two an evaluation; rmse
-    and lpips to the teacher's images of the same noises, fd_real and fd_teacher, seconds_per_100)
-    and the images.
+    and lpips to the teacher's images of the same noises; fd_real and fd_teacher of so many samples, and
+    what they tend to with more, fd_real_limit and fd_teacher_limit; seconds_per_100) and the images.
 
     Raises:
-        InputError: more samples than the stored teacher has, or fewer than two.
+        InputError: more samples than the stored teacher has, or fewer than four.
     """
     check_count(model, samples)
     starts, labels = model.starts("test", samples), model.labels(samples)
@@ -85,8 +85,8 @@ def judge(
 def check_count(model: ImageModel, samples: int) -> Reference:
     """The model's reference, if it has that many teacher samples."""
     ref = reference(model.name)
-    if not 2 <= samples <= ref.limit:
-        raise InputError(f"{model.name} can be judged on 2 to {ref.limit} samples; asked for {samples}.")
+    if not 4 <= samples <= ref.limit:
+        raise InputError(f"{model.name} can be judged on 4 to {ref.limit} samples; asked for {samples}.")
     return ref
 
 
@@ -95,26 +95,38 @@ def compare(model: ImageModel, images: Tensor) -> dict:
     samples, ref = len(images), reference(model.name)
     target = ref.teacher[:samples].to(images)
     lpips = pairwise(lpips_distance(model.device), images, target).cpu()
-    f = features(images)
-    teacher = moments(ref.teacher_features[:samples])
+    f, g = features(images), ref.teacher_features[:samples]
+
+    def to_teacher(chosen: Tensor) -> float:
+        return frechet_distance(moments(f[chosen]), moments(g[chosen]))
+
     return {
         "samples": samples,
         "rmse": float(rmse(images, target).mean()),
         "lpips": float(lpips.mean()),
         "lpips_error": float(lpips.std() / samples**0.5),
-        "fd_real": frechet_distance(moments(f), ref.real),
-        "fd_teacher": frechet_distance(moments(f), teacher),
-        "fd_teacher_error": bootstrap_error(f, teacher),
+        **real_distances(f, ref),
+        "fd_teacher": frechet_distance(moments(f), moments(g)),
+        "fd_teacher_limit": extrapolated(to_teacher, samples),
+        "fd_teacher_error": bootstrap_error(f, moments(g)),
     }
+
+
+def real_distances(f: Features, ref: Reference) -> dict[str, float]:
+    """Fréchet distance of samples to the real images, and its limit."""
+
+    def to_real(chosen: Tensor) -> float:
+        return frechet_distance(moments(f[chosen]), ref.real)
+
+    return {"fd_real": to_real(torch.arange(len(f))), "fd_real_limit": extrapolated(to_real, len(f))}
 
 
 def judge_teacher(model: ImageModel, samples: int = 500) -> dict:
     """The teacher's own row: its stored images against the real ones, timed on 100 noises at most."""
     ref = check_count(model, samples)
     timed, _ = judge(model, model.teacher(), min(100, samples), title="teacher")
-    f = ref.teacher_features[:samples]
-    own = {"samples": samples, "rmse": 0.0, "lpips": 0.0, "fd_teacher": 0.0}
-    return {**timed, **own, "fd_real": frechet_distance(moments(f), ref.real)}
+    own = dict.fromkeys(("rmse", "lpips", "fd_teacher", "fd_teacher_limit"), 0.0)
+    return {**timed, "samples": samples, **own, **real_distances(ref.teacher_features[:samples], ref)}
 
 
 @torch.inference_mode()

@@ -66,7 +66,7 @@ def learn_to_file(
     )
     learner = learner_of(model, joint, method, optimiser, seed)
     learner = partial(learner, train=train, validation=validation)
-    solver, _, _ = learn_in_phases(joint, phases, learner, work / f"{method}-{optimiser}-{model.pixels:g}")
+    solver, _, _ = learn_in_phases(joint, phases, learner, work / f"{method}-{optimiser}-{model.side}")
     row, _ = judge(model, solver, samples, title="test")
     names = {"model": model.name, "solver": solver.name, "kind": "learned"}
     row = {**names, "grid": grid if method == "s4s" else f"{grid}, moved", **row}
@@ -75,7 +75,7 @@ def learn_to_file(
         "model": model.name,
         "grid": row["grid"],
         "order": order,
-        "pixels": model.pixels,
+        "side": model.side,
     }
     info = {**solver.info, **record, "quality": row}
     replace(solver, info=info).save(out)

@@ -19,7 +19,7 @@ from s4s_nb.tour import CLASSIC
 from s4s_nb.zoo import SETTINGS, ImageModel, load_model
 
 SMALL = Budget(pairs=20, validation_pairs=20, iterations=3, samples=100)
-MEDIUM = Budget(pairs=40, validation_pairs=20, iterations=5, samples=500, pixels=2.0)
+MEDIUM = Budget(pairs=40, validation_pairs=20, iterations=5, samples=500, side=128)
 
 
 # ---------------------------------------------------------------- does it improve everywhere?
@@ -86,29 +86,35 @@ def alt(
 ) -> dict:
     """S4S-Alt and all other methods, for every setting and NFE, beside the classical solvers of all grids.
 
-    They start from a solver of :data:`STARTS` on one of ``grids``, see :func:`best_start`. The file of
-    each, SETTING_METHOD_NFE.safetensors, is written beside ``out`` and has its cell as record.
+    They start from a solver of :data:`STARTS` on one of ``grids``, see :func:`best_start`; what the first
+    NFE of a setting chose, the others take over. The file of each, SETTING_METHOD_NFE.safetensors, is
+    written beside ``out`` and has its cell as record.
 
     Raises:
         InputError: an unknown setting or grid, or a table that was made with another budget.
     """
     table = Table(out, "s4s-nb study alt", ("setting", "nfe", "method"), asdict(budget))
     for name in settings:
-        model, pairs, starts = replace(load_model(name, device), pixels=budget.pixels), None, {}
+        model, pairs, start = replace(load_model(name, device), side=budget.side), None, None
         for _, nfe, method in table.missing(product([name], nfes, methods), name):
             if method == "classical":
                 table.add(*classical_cells(model, nfe, grids, budget))
                 continue
             pairs = pairs or pairs_of(model, budget)
-            if nfe not in starts:
-                starts[nfe] = best_start(model, nfe, pairs, grids, budget)
-            start, grid = starts[nfe]
-            cell, solver = learned_cell(model, start, grid, nfe, pairs, budget, method)
-            names = {"method": method, "model": name, "grid": grid, "pixels": budget.pixels}
+            start = start or chosen_start(table, name) or best_start(model, nfe, pairs, grids, budget)
+            family, grid = start
+            cell, solver = learned_cell(model, family, grid, nfe, pairs, budget, method)
+            names = {"method": method, "model": name, "grid": grid, "side": budget.side}
             info = {**solver.info, **names, "quality": cell}
             replace(solver, info=info).save(out.with_name(f"{name}_{method}_{nfe}.safetensors"))
             table.add(cell)
     return table.read()
+
+
+def chosen_start(table: Table, name: str) -> tuple[str, str] | None:
+    """Family and grid of the learned cells that a setting has already."""
+    learned = (c for c in table.read()["cells"] if c["setting"] == name and c["method"] in METHODS)
+    return next(((cell["family"], cell["grid"]) for cell in learned), None)
 
 
 def best_start(
@@ -145,7 +151,7 @@ def alt_summary(table: dict) -> str:
         peers = classical[(classical["setting"] == ours["setting"]) & (classical["nfe"] == ours["nfe"])]
         same = peers[peers["grid"] == ours["grid"]]
         row = {key: ours[key] for key in ("setting", "nfe", "method", "family", "grid")}
-        for key in ("lpips", "fd_teacher"):
+        for key in ("lpips", "fd_teacher", "fd_teacher_limit"):
             ratios = {"on its grid": ours[key] / same[key].min(), "on all": ours[key] / peers[key].min()}
             row |= {key: ours[key], **{f"{key} {where}": ratio for where, ratio in ratios.items()}}
         rows.append(row)

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from s4s_nb.alternate import Phase, learn_in_phases, plan
+from s4s_nb.distances import LPIPS_SIDE
 from s4s_nb.errors import InputError
 from s4s_nb.families import Family, make_family
 from s4s_nb.files import write_json
@@ -31,20 +32,20 @@ METHODS = {
     "joint-adam": ("joint", "adam"),
 }
 """What the tables call a way to learn: what moves, and by which optimiser."""
-QUALITY = ("lpips", "fd_teacher", "fd_real")
+QUALITY = ("lpips", "fd_teacher", "fd_teacher_limit", "fd_real", "fd_real_limit")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What one cell may spend, and the pixels' weight in its objective: the same for every cell, and
-    written into the record."""
+    """What one cell may spend, and the side of images in its LPIPS: the same for every cell, and written
+    into the record."""
 
     pairs: int
     validation_pairs: int
     iterations: int
     samples: int
     batch: int = 10  # few pairs in one batch would keep a single core busy
-    pixels: float = 0.0
+    side: int = LPIPS_SIDE
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from s4s_nb.autoencoder import Autoencoder
 from s4s_nb.classic import make_solver
 from s4s_nb.denoisers import ADAPTERS, Conditional, Counted, Denoiser, clipped, guided
-from s4s_nb.distances import lpips_distance, with_pixels
+from s4s_nb.distances import LPIPS_SIDE, Lpips, lpips_distance
 from s4s_nb.errors import InputError, choose
 from s4s_nb.files import bundled, manifest, read_safetensors
 from s4s_nb.grids import Grid, make_grid
@@ -108,7 +108,7 @@ SETTINGS = {
 class ImageModel:
     """A loaded setting. ``network`` counts its calls, of which guidance needs two an evaluation.
 
-    pixels: weight of the pixels' mean squared error, beside LPIPS, in the distance to learn by.
+    side: to which smaller images are enlarged in the LPIPS to learn by; judges keep to 64 px.
     """
 
     name: str
@@ -116,7 +116,7 @@ class ImageModel:
     network: Counted
     autoencoder: Autoencoder | None
     device: str
-    pixels: float = 0.0
+    side: int = LPIPS_SIDE
 
     @property
     def denoise(self) -> Denoiser | Conditional:
@@ -168,14 +168,18 @@ class ImageModel:
         parts = states.split(batch_size(states.device))
         return torch.cat(map_batches(self.decode, parts, states.device))
 
+    @property
+    def lpips(self) -> Lpips:
+        """The LPIPS to learn by."""
+        return lpips_distance(self.device, self.side)
+
     def embed(self, states: Tensor) -> Tensor:
         """:meth:`distance` as an embedding."""
-        return with_pixels(lpips_distance(self.device).embed, self.pixels)(self.decode(states))
+        return self.lpips.embed(self.decode(states))
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """LPIPS, and the pixels' share, between the images of two batches of states."""
-        x, y = self.decode(x), self.decode(y)
-        return lpips_distance(self.device)(x, y) + self.pixels * (x - y).square().flatten(1).mean(1)
+        """LPIPS between the images of two batches of states."""
+        return self.lpips(self.decode(x), self.decode(y))
 
     def grid(self, name: str) -> Callable[[int], Grid]:
         """The function (steps) → levels of a named grid over this model's range."""

@@ -26,7 +26,7 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["evaluate", "--solver", "dpm++"], "Unknown solver 'dpm++'; choose one of: euler"),
         (["evaluate", "--solver", "euler", "--grid", "linear"], "Unknown grid 'linear'"),
         (["evaluate", "--solver", "euler", "--nfe", "0"], "at least one evaluation"),
-        (["evaluate", "--solver", "euler", "--samples", "100000"], "can be judged on 2 to 500"),
+        (["evaluate", "--solver", "euler", "--samples", "100000"], "can be judged on 4 to 500"),
         (["evaluate", "--solver", "gone.safetensors"], "There is no file gone.safetensors"),
         (["evaluate", "--device", "cuda:9"], "cannot be used here"),
         (["train", "--model", "fashion", "--dataset", "gone.npz"], "gone.npz is no .npz"),

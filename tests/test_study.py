@@ -5,9 +5,13 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+import torch
 
-from s4s_nb.ablations import ABLATIONS, ADAM, BASE, optimisers, recipes_summary
+from s4s_nb.ablations import ABLATIONS, ADAM, BASE, optimisers, recipes_summary, rms_embedding
+from s4s_nb.distances import rmse
 from s4s_nb.errors import InputError
+from s4s_nb.families import linear_multistep_family
+from s4s_nb.gauss_newton import mean_distance
 from s4s_nb.solvers import Solver
 from s4s_nb.study import alt, alt_summary, study, uniform, uniform_summary
 from s4s_nb.tables import STARTS, Budget, family_of
@@ -42,7 +46,7 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path):
 
 def test_learned_solvers_are_written_with_their_record(tmp_path):
     methods = ["classical", "s4s", "s4s-alt", "joint-adam"]
-    budget = replace(TINY, pixels=2.0)
+    budget = replace(TINY, side=96)
     table = alt(tmp_path / "alt.json", ["fashion"], [3], methods, ["logsnr", "karras"], budget)
     *classical, s4s, both, adam = learned = table["cells"]
     assert [cell["method"] for cell in learned[-3:]] == methods[1:]
@@ -54,7 +58,7 @@ def test_learned_solvers_are_written_with_their_record(tmp_path):
     for cell in (s4s, both, adam):
         solver = Solver.load(tmp_path / f"fashion_{cell['method']}_3.safetensors")
         assert solver.nfe == 3 and solver.info["quality"] == cell and solver.info["start"] == cell["family"]
-        assert solver.info["pixels"] == 2.0
+        assert solver.info["side"] == 96
     assert "joint-adam" in alt_summary(table)
 
 
@@ -82,10 +86,25 @@ def test_every_ablation_differs_from_the_base_in_one_thing():
 
 def test_an_ablation_is_what_it_says(tmp_path):
     one = {"pairs": 2, "iterations": 1}
-    recipes = {"order 2": one | {"order": 2}, "sums of one": one | {"consistent": True}}
-    second, consistent = optimisers(tmp_path / "a.json", ["fashion"], [3], recipes, samples=4)["cells"]
+    recipes = {"order 2": {"order": 2}, "sums of one": {"consistent": True}, "error": {"squared": True}}
+    recipes = {label: one | change for label, change in recipes.items()}
+    second, consistent, squared = optimisers(tmp_path / "a.json", ["fashion"], [3], recipes, samples=4)[
+        "cells"
+    ]
     assert second["parameters"] == 1 + 2 + 2
     assert consistent["parameters"] == (1 + 2 + 3) - 3
+    model = load_model("fashion")
+    x = model.starts("test", 3)
+    e = rms_embedding(model)(x)
+    assert torch.allclose((e[0] - e[1:]).norm(dim=1), rmse(x[:1].expand(2, -1, -1, -1), x[1:]), rtol=1e-5)
+    start = mean_distance(
+        model.denoise,
+        linear_multistep_family("dpmpp-2m", model.grid("logsnr")(3)),
+        torch.zeros(6, dtype=torch.float64),
+        model.pairs("validation", 40),
+        rms_embedding(model),
+    )
+    assert squared["history"][0][1] == pytest.approx(start, rel=1e-5)
 
 
 def test_an_unknown_study_is_named():
