@@ -156,7 +156,8 @@ def study(
         str,
         typer.Argument(
             help="uniform: S4S against its start, everywhere; alt: S4S-Alt and all other methods;"
-            " optimisers: what Gauss-Newton and Adam cost; ablations: what each choice does."
+            " seeds: other draws of the pairs; optimisers: what Gauss-Newton and Adam cost;"
+            " ablations: what each choice does."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.json; goes on from it.")] = None,

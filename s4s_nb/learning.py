@@ -13,7 +13,7 @@ from s4s_nb.judge import check_count, judge
 from s4s_nb.ld3 import learn_ld3
 from s4s_nb.learn import Learned, learn_s4s
 from s4s_nb.pair_store import PairStore
-from s4s_nb.teachers import Pairs
+from s4s_nb.teachers import PER_SEED, Pairs
 from s4s_nb.times import Joint
 from s4s_nb.zoo import ImageModel
 
@@ -45,23 +45,26 @@ def learn_to_file(
             s4s-alt the two in turns, ``alternations`` times: one iteration of Gauss–Newton, or one
             epoch of Adam, a turn.
         optimiser: gauss-newton; or adam, for ld3 that is its own recipe (:mod:`s4s_nb.ld3`).
+        seed: which noises are learned from (:data:`s4s_nb.teachers.PER_SEED`), and Adam's order of them.
 
     Raises:
-        InputError: an unknown name, fewer than two pairs, a single step where levels are to be learned, a
-            file name that is no .safetensors, or a folder that belongs to another run.
+        InputError: an unknown name, too few or too many pairs, a single step where levels are to be
+            learned, a file name that is no .safetensors, or a folder that belongs to another run.
     """
     choose(dict.fromkeys(OPTIMISERS), optimiser, "optimiser")
     if out.suffix != ".safetensors":
         raise InputError(f"A solver is written as .safetensors; {out} has another ending.")
-    if pairs < 2:
-        raise InputError(f"Learning needs at least two pairs, one more to validate on; got {pairs}.")
+    if not 2 <= pairs <= PER_SEED:
+        raise InputError(
+            f"Learning takes 2 to {PER_SEED:,} pairs, half as many more validate; got {pairs}."
+        )
     check_count(model, samples)
     family = make_family(start, nfe, model.grid(grid), order, lower_final=lower_final)
     joint = Joint(family, schedule=model.setting.schedule)
     phases = plan(method, joint, alternations)
     work = out.with_suffix(".work")
     train, validation = (
-        stored_pairs(model, work, split, count)
+        stored_pairs(model, work, split, count, seed)
         for split, count in (("train", pairs), ("validation", pairs // 2))
     )
     learner = learner_of(model, joint, method, optimiser, seed)
@@ -83,7 +86,13 @@ def learn_to_file(
 
 
 def learner_of(
-    model: ImageModel, joint: Joint, method: str, optimiser: str, seed: int = 0, iterations: int = 5
+    model: ImageModel,
+    joint: Joint,
+    method: str,
+    optimiser: str,
+    seed: int = 0,
+    iterations: int = 5,
+    epochs: int = 10,
 ) -> Callable[..., Learned]:
     """What learns one phase of a method: one iteration or epoch of it where phases alternate."""
     in_turns = method == "s4s-alt"
@@ -93,11 +102,11 @@ def learner_of(
     first_order = {"distance": model.distance, "seed": seed}
     if method == "ld3":  # its one phase is all that the joint family can move but the coefficients
         return lambda _, **given: learn_ld3(model.denoise, joint, **first_order, **given)
-    return partial(learn_s4s, model.denoise, epochs=1 if in_turns else 10, **first_order)
+    return partial(learn_s4s, model.denoise, epochs=1 if in_turns else epochs, **first_order)
 
 
-def stored_pairs(model: ImageModel, work: Path, split: str, count: int) -> Pairs:
+def stored_pairs(model: ImageModel, work: Path, split: str, count: int, seed: int) -> Pairs:
     """The teacher's pairs of a split, made where they are missing."""
-    store = PairStore(work / split, model, model.teacher(), count, split, shard=20)
+    store = PairStore(work / split, model, model.teacher(), count, split, shard=20, first=seed * PER_SEED)
     store.make(f"teacher, {split}")
     return store.load()

@@ -40,6 +40,7 @@ class PairStore:
     """``count`` pairs of a model's split and a teacher, in shards of ``shard`` pairs each.
 
     levels: where along the way the teacher's states are kept too: at its nodes nearest to these.
+    first: number of the split's noise that the first pair starts from.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class PairStore:
     split: str = "train"
     shard: int = 50
     levels: tuple[float, ...] = ()
+    first: int = 0
 
     @property
     def shards(self) -> int:
@@ -67,6 +69,7 @@ class PairStore:
             "format": "s4s_nb.pairs.v1",
             "model": self.model.name,
             "split": self.split,
+            "first": self.first,
             "shard": self.shard,
             "teacher": self.teacher.name,
             "teacher_nfe": self.teacher.nfe,
@@ -118,7 +121,7 @@ class PairStore:
     @torch.inference_mode()
     def make_shard(self, index: int) -> None:
         """Run the teacher for one shard and write it, then its hash."""
-        first, count = index * self.shard, self.size(index)
+        first, count = self.first + index * self.shard, self.size(index)
         starts, labels = self.model.starts(self.split, count, first), self.model.labels(count, first)
         states, _ = trajectory(bound(self.model.denoise, labels), starts, self.teacher)
         tensors = {"targets": states[-1]}
@@ -136,5 +139,6 @@ class PairStore:
         targets = torch.cat(
             [read_safetensors(self.path(index))[0]["targets"] for index in range(self.shards)]
         )
-        starts, labels = self.model.starts(self.split, self.count), self.model.labels(self.count)
+        starts = self.model.starts(self.split, self.count, self.first)
+        labels = self.model.labels(self.count, self.first)
         return Pairs(starts, targets[: self.count].to(starts), labels)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -142,6 +143,47 @@ def classical_cells(model: ImageModel, nfe: int, grids: Sequence[str], budget: B
         yield names | {key: row[key] for key in QUALITY}
 
 
+# ---------------------------------------------------------------- seed against seed
+
+
+def seeds(
+    out: Path,
+    settings: Sequence[str] = ("fashion",),
+    nfes: Sequence[int] = (5,),
+    methods: Sequence[str] = ("s4s", "s4s-alt", "joint-lm", "joint-adam"),
+    count: int = 5,
+    grids: Sequence[str] = tuple(GRIDS),
+    budget: Budget = MEDIUM,
+    device: str = "cpu",
+) -> dict:
+    """The same learning from ``count`` draws of the pairs, judged on the same test noises.
+
+    All start from the solver that :func:`best_start` finds with the pairs of seed 0.
+
+    Raises:
+        InputError: an unknown setting, or a table that was made with another budget.
+    """
+    table = Table(out, "s4s-nb study seeds", ("setting", "nfe", "method", "seed"), asdict(budget))
+    for name in settings:
+        model = replace(load_model(name, device), side=budget.side)
+        draw = cache(partial(pairs_of, model, budget))
+        for _, nfe, seed, method in table.missing(product([name], nfes, range(count), methods), name):
+            start = chosen_start(table, name) or best_start(model, nfe, draw(0), grids, budget)
+            cell, _ = learned_cell(model, *start, nfe, draw(seed), budget, method)
+            table.add(cell | {"seed": seed})
+    return table.read()
+
+
+def seeds_summary(table: dict) -> str:
+    """Mean over the seeds of each measure, and how far the furthest is from it."""
+    frame = pd.DataFrame(table["cells"])
+    groups = frame.groupby(["setting", "nfe", "method"], sort=False)[list(QUALITY)]
+    mean = groups.mean()
+    furthest = groups.agg(lambda values: (values / values.mean() - 1).abs().max())
+    rows = mean.join(furthest, rsuffix=" ±")[["lpips", "lpips ±", "fd_teacher", "fd_teacher ±"]]
+    return rows.to_string(float_format=lambda value: f"{value:.3g}")
+
+
 def alt_summary(table: dict) -> str:
     """Each learned solver over the best classical one of its grid and of all, which may be others for
     LPIPS and for the Fréchet distance."""
@@ -161,6 +203,7 @@ def alt_summary(table: dict) -> str:
 STUDIES = {
     "uniform": (uniform, uniform_summary),
     "alt": (alt, alt_summary),
+    "seeds": (seeds, seeds_summary),
     "optimisers": (optimisers, recipes_summary),
     "ablations": (ablations, recipes_summary),
 }

@@ -18,7 +18,7 @@ from s4s_nb.judge import judge
 from s4s_nb.learning import learner_of
 from s4s_nb.progress import bar
 from s4s_nb.solvers import Solver
-from s4s_nb.teachers import Pairs
+from s4s_nb.teachers import PER_SEED, Pairs
 from s4s_nb.times import Joint
 from s4s_nb.zoo import ImageModel
 
@@ -32,6 +32,8 @@ METHODS = {
     "joint-adam": ("joint", "adam"),
 }
 """What the tables call a way to learn: what moves, and by which optimiser."""
+EPOCHS = 4
+"""Of Adam for each turn of S4S-Alt, which has about as many evaluations: at 5 NFE some 70 a pair."""
 QUALITY = ("lpips", "fd_teacher", "fd_teacher_limit", "fd_real", "fd_real_limit")
 
 
@@ -88,9 +90,13 @@ class Table:
         write_json(self.out, table | {"cells": [*table["cells"], *cells]})
 
 
-def pairs_of(model: ImageModel, budget: Budget) -> tuple[Pairs, Pairs]:
-    """Pairs to train and to validate on."""
-    return model.pairs("train", budget.pairs), model.pairs("validation", budget.validation_pairs)
+def pairs_of(model: ImageModel, budget: Budget, seed: int = 0) -> tuple[Pairs, Pairs]:
+    """Pairs to train and to validate on; each seed has its own."""
+    train, validation = (
+        model.pairs(split, count, seed * PER_SEED)
+        for split, count in (("train", budget.pairs), ("validation", budget.validation_pairs))
+    )
+    return train, validation
 
 
 def family_of(model: ImageModel, start: str, grid: str, nfe: int) -> Family:
@@ -104,12 +110,15 @@ def learn(
     """Learn by one of :data:`METHODS`; returns what :func:`s4s_nb.alternate.learn_in_phases` does.
 
     S4S-Alt takes as many turns as the others have iterations, with one iteration of each part in a turn.
+    Adam has :data:`EPOCHS` for each iteration.
     """
     moved, optimiser = METHODS[method]
     train, validation = pairs
     joint = Joint(family, schedule=model.setting.schedule)
     learner = partial(
-        learner_of(model, joint, moved, optimiser, iterations=budget.iterations),
+        learner_of(
+            model, joint, moved, optimiser, iterations=budget.iterations, epochs=EPOCHS * budget.iterations
+        ),
         train=train,
         validation=validation,
         batch=budget.batch,

@@ -13,6 +13,8 @@ from s4s_nb.solvers import Solver, sample
 
 SEEDS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
 """First noise seed of each split; a split holds at most a million, so that they are disjoint."""
+PER_SEED = 10_000
+"""Noises of a split for one seed of a command: seed s learns from number 10,000 s on."""
 
 
 def seeded_noise(split: str, count: int, shape: tuple[int, ...], first: int = 0) -> Tensor:

@@ -191,9 +191,9 @@ class ImageModel:
         s = self.setting
         return make_solver(s.teacher, refine * s.teacher_nfe, self.grid(s.teacher_grid))
 
-    def pairs(self, split: str, count: int) -> Pairs:
-        """``count`` starts of a split with the teacher's end points."""
-        starts, labels = self.starts(split, count), self.labels(count)
+    def pairs(self, split: str, count: int, first: int = 0) -> Pairs:
+        """``count`` starts of a split, from number ``first`` on, with the teacher's end points."""
+        starts, labels = self.starts(split, count, first), self.labels(count, first)
         title = f"teacher, {split}"
         return Pairs(starts, run(self.denoise, starts, self.teacher(), labels, title=title), labels)
 

@@ -33,6 +33,16 @@ def test_pairs_are_those_of_a_direct_run(store):
     assert len(replace(store, count=12).load()) == 12  # a part of what is there
 
 
+def test_pairs_from_a_later_noise_on_are_those_of_a_longer_store(store, tmp_path):
+    later = replace(store, folder=tmp_path / "later", first=10, count=15)
+    for each in (store, later):
+        each.make(title=None)
+    pairs, some = store.load(), later.load()
+    assert torch.equal(some.starts, pairs.starts[10:]) and torch.equal(some.targets, pairs.targets[10:])
+    with pytest.raises(InputError, match="other pairs"):
+        replace(later, first=0).make(title=None)
+
+
 def test_states_along_the_way_are_kept_at_the_nearest_nodes(store):
     store = replace(store, levels=(5.0, 0.1))
     store.make(title=None)

@@ -13,7 +13,7 @@ from s4s_nb.errors import InputError
 from s4s_nb.families import linear_multistep_family
 from s4s_nb.gauss_newton import mean_distance
 from s4s_nb.solvers import Solver
-from s4s_nb.study import alt, alt_summary, study, uniform, uniform_summary
+from s4s_nb.study import alt, alt_summary, seeds, seeds_summary, study, uniform, uniform_summary
 from s4s_nb.tables import STARTS, Budget, family_of
 from s4s_nb.zoo import load_model
 
@@ -62,6 +62,16 @@ def test_learned_solvers_are_written_with_their_record(tmp_path):
     assert "joint-adam" in alt_summary(table)
 
 
+def test_seeds_draw_other_pairs_and_start_from_the_same_solver(tmp_path):
+    methods = ["s4s", "joint-adam"]
+    table = seeds(tmp_path / "seeds.json", ["fashion"], [2], methods, 2, ["logsnr"], TINY)
+    cells = table["cells"]
+    assert [(cell["seed"], cell["method"]) for cell in cells] == [(s, m) for s in (0, 1) for m in methods]
+    assert len({round(cell["start_lpips"], 4) for cell in cells}) == 1  # one start, the same test noises
+    assert len({round(cell["start_validation"], 4) for cell in cells}) == 2
+    assert "joint-adam" in seeds_summary(table)
+
+
 def test_optimisers_are_compared_by_what_the_network_was_asked(tmp_path):
     recipes = {
         "Gauss-Newton": {"pairs": 2, "iterations": 1},
@@ -108,5 +118,5 @@ def test_an_ablation_is_what_it_says(tmp_path):
 
 
 def test_an_unknown_study_is_named():
-    with pytest.raises(InputError, match="uniform, alt, optimisers, ablations"):
+    with pytest.raises(InputError, match="uniform, alt, seeds, optimisers, ablations"):
         study("everything", None)
