@@ -102,7 +102,8 @@ def learner_of(
     first_order = {"distance": model.distance, "seed": seed}
     if method == "ld3":  # its one phase is all that the joint family can move but the coefficients
         return lambda _, **given: learn_ld3(model.denoise, joint, **first_order, **given)
-    return partial(learn_s4s, model.denoise, epochs=1 if in_turns else epochs, **first_order)
+    recipe = {"epochs": 1, "batch": 40} if in_turns else {"epochs": epochs, "batch": 20}  # the paper's
+    return partial(learn_s4s, model.denoise, **recipe, **first_order)
 
 
 def stored_pairs(model: ImageModel, work: Path, split: str, count: int, seed: int) -> Pairs:
