@@ -35,7 +35,7 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["learn", "--out", "s.pt"], "has another ending"),
         (["learn", "--out", "s.safetensors", "--method", "s5"], "Unknown method 's5'"),
         (["learn", "--out", "s.safetensors", "--family", "dpm4"], "Unknown start of a family 'dpm4'"),
-        (["learn", "--out", "s.safetensors", "--pairs", "1"], "at least two pairs"),
+        (["learn", "--out", "s.safetensors", "--pairs", "1"], "2 to 10,000 pairs"),
         (["learn", "--out", "s.safetensors", "--method", "ld3", "--nfe", "1"], "two steps or more"),
         (["study", "everything"], "Unknown study 'everything'"),
     ],
