@@ -146,6 +146,22 @@ def classical_cells(model: ImageModel, nfe: int, grids: Sequence[str], budget: B
         yield names | {key: row[key] for key in QUALITY}
 
 
+def alt_summary(table: dict) -> str:
+    """Each learned solver over the best classical one of its grid and of all, which may be others for
+    LPIPS and for the Fréchet distance."""
+    frame, rows = pd.DataFrame(table["cells"]), []
+    classical = frame[frame["method"] == "classical"]
+    for _, ours in frame[frame["method"] != "classical"].iterrows():
+        peers = classical[(classical["setting"] == ours["setting"]) & (classical["nfe"] == ours["nfe"])]
+        same = peers[peers["grid"] == ours["grid"]]
+        row = {key: ours[key] for key in ("setting", "nfe", "method", "family", "grid")}
+        for key in ("lpips", "fd_teacher", "fd_teacher_limit"):
+            ratios = {"on its grid": ours[key] / same[key].min(), "on all": ours[key] / peers[key].min()}
+            row |= {key: ours[key], **{f"{key} {where}": ratio for where, ratio in ratios.items()}}
+        rows.append(row)
+    return pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3g}")
+
+
 # ---------------------------------------------------------------- seed against seed
 
 
@@ -183,24 +199,8 @@ def seeds_summary(table: dict) -> str:
     groups = frame.groupby(["setting", "nfe", "method"], sort=False)[list(QUALITY)]
     mean = groups.mean()
     furthest = groups.agg(lambda values: (values / values.mean() - 1).abs().max())
-    rows = mean.join(furthest, rsuffix=" ±")[["lpips", "lpips ±", "fd_teacher", "fd_teacher ±"]]
+    rows = mean.join(furthest.add_suffix(" ±"))[["lpips", "lpips ±", "fd_teacher", "fd_teacher ±"]]
     return rows.to_string(float_format=lambda value: f"{value:.3g}")
-
-
-def alt_summary(table: dict) -> str:
-    """Each learned solver over the best classical one of its grid and of all, which may be others for
-    LPIPS and for the Fréchet distance."""
-    frame, rows = pd.DataFrame(table["cells"]), []
-    classical = frame[frame["method"] == "classical"]
-    for _, ours in frame[frame["method"] != "classical"].iterrows():
-        peers = classical[(classical["setting"] == ours["setting"]) & (classical["nfe"] == ours["nfe"])]
-        same = peers[peers["grid"] == ours["grid"]]
-        row = {key: ours[key] for key in ("setting", "nfe", "method", "family", "grid")}
-        for key in ("lpips", "fd_teacher", "fd_teacher_limit"):
-            ratios = {"on its grid": ours[key] / same[key].min(), "on all": ours[key] / peers[key].min()}
-            row |= {key: ours[key], **{f"{key} {where}": ratio for where, ratio in ratios.items()}}
-        rows.append(row)
-    return pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3g}")
 
 
 STUDIES = {
