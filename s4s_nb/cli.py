@@ -125,7 +125,7 @@ def learn(
     side: Annotated[
         int,
         typer.Option(help="Pixels to which smaller images are enlarged in the LPIPS to learn by.", min=64),
-    ] = 64,
+    ] = 128,
     pairs: Annotated[int, typer.Option(help="Teacher pairs; half as many more validate.")] = 80,
     samples: Annotated[int, typer.Option(help="Test noises that the result is judged on.")] = 500,
     device: Device = "cpu",
@@ -156,7 +156,8 @@ def study(
         str,
         typer.Argument(
             help="uniform: S4S against its start, everywhere; alt: S4S-Alt and all other methods;"
-            " seeds: other draws of the pairs; optimisers: what Gauss-Newton and Adam cost;"
+            " seeds: other draws of the pairs; transfer: solvers used where they were not learned;"
+            " optimisers: what Gauss-Newton and Adam cost;"
             " ablations: what each choice does."
         ),
     ],
