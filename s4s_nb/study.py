@@ -17,10 +17,13 @@ from s4s_nb.judge import judge
 from s4s_nb.tables import METHODS, QUALITY, STARTS, Budget, Table, family_of, learn, learned_cell, pairs_of
 from s4s_nb.teachers import Pairs
 from s4s_nb.tour import CLASSIC
+from s4s_nb.transfer import transfer, transfer_summary
 from s4s_nb.zoo import SETTINGS, ImageModel, load_model
 
 SMALL = Budget(pairs=20, validation_pairs=20, iterations=3, samples=100)
 MEDIUM = Budget(pairs=40, validation_pairs=20, iterations=5, samples=500, side=128)
+JOINT_NFE = 5
+"""Where learning everything at once is compared with turns."""
 
 
 # ---------------------------------------------------------------- does it improve everywhere?
@@ -85,7 +88,8 @@ def alt(
     budget: Budget = MEDIUM,
     device: str = "cpu",
 ) -> dict:
-    """S4S-Alt and all other methods, for every setting and NFE, beside the classical solvers of all grids.
+    """S4S-Alt and all other methods, for every setting and NFE, beside the classical solvers of all grids;
+    everything at once at 5 NFE only.
 
     They start from a solver of :data:`STARTS` on one of ``grids``, see :func:`best_start`; what the first
     NFE of a setting chose, the others take over. The file of each, SETTING_METHOD_NFE.safetensors, is
@@ -97,7 +101,9 @@ def alt(
     table = Table(out, "s4s-nb study alt", ("setting", "nfe", "method"), asdict(budget))
     for name in settings:
         model, pairs, start = replace(load_model(name, device), side=budget.side), None, None
-        for _, nfe, method in table.missing(product([name], nfes, methods), name):
+        keys = product([name], nfes, methods)
+        wanted = (key for key in keys if key[1] == JOINT_NFE or not key[2].startswith("joint"))
+        for _, nfe, method in table.missing(wanted, name):
             if method == "classical":
                 table.add(*classical_cells(model, nfe, grids, budget))
                 continue
@@ -207,6 +213,7 @@ STUDIES = {
     "uniform": (uniform, uniform_summary),
     "alt": (alt, alt_summary),
     "seeds": (seeds, seeds_summary),
+    "transfer": (transfer, transfer_summary),
     "optimisers": (optimisers, recipes_summary),
     "ablations": (ablations, recipes_summary),
 }

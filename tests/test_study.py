@@ -12,10 +12,12 @@ from s4s_nb.distances import rmse
 from s4s_nb.errors import InputError
 from s4s_nb.families import linear_multistep_family
 from s4s_nb.gauss_newton import mean_distance
+from s4s_nb.judge import judge
 from s4s_nb.solvers import Solver
 from s4s_nb.study import alt, alt_summary, seeds, seeds_summary, study, uniform, uniform_summary
 from s4s_nb.tables import STARTS, Budget, family_of
-from s4s_nb.zoo import load_model
+from s4s_nb.transfer import alt_cells, teacher_images, transfer, transfer_summary
+from s4s_nb.zoo import SETTINGS, load_model
 
 TINY = Budget(pairs=2, validation_pairs=2, iterations=1, samples=4)
 
@@ -47,19 +49,18 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path):
 def test_learned_solvers_are_written_with_their_record(tmp_path):
     methods = ["classical", "s4s", "s4s-alt", "joint-adam"]
     budget = replace(TINY, side=96)
-    table = alt(tmp_path / "alt.json", ["fashion"], [3], methods, ["logsnr", "karras"], budget)
+    make = partial(alt, tmp_path / "alt.json", ["fashion"], grids=["karras"], budget=budget)
+    table = make([5], methods)
     *classical, s4s, both, adam = learned = table["cells"]
     assert [cell["method"] for cell in learned[-3:]] == methods[1:]
-    assert s4s["parameters"] + 4 == both["parameters"] == adam["parameters"]  # 2 levels, 2 of the model
-    assert {(cell["method"], cell["grid"]) for cell in classical} == {
-        ("classical", "logsnr"),
-        ("classical", "karras"),
-    }
+    assert s4s["parameters"] + 8 == both["parameters"] == adam["parameters"]  # 4 levels, 4 of the model
+    assert {(cell["method"], cell["grid"]) for cell in classical} == {("classical", "karras")}
     for cell in (s4s, both, adam):
-        solver = Solver.load(tmp_path / f"fashion_{cell['method']}_3.safetensors")
-        assert solver.nfe == 3 and solver.info["quality"] == cell and solver.info["start"] == cell["family"]
+        solver = Solver.load(tmp_path / f"fashion_{cell['method']}_5.safetensors")
+        assert solver.nfe == 5 and solver.info["quality"] == cell and solver.info["start"] == cell["family"]
         assert solver.info["side"] == 96
     assert "joint-adam" in alt_summary(table)
+    assert make([3], ["joint-adam"]) == table, "everything at once is compared at 5 NFE only"
 
 
 def test_seeds_draw_other_pairs_and_start_from_the_same_solver(tmp_path):
@@ -70,6 +71,37 @@ def test_seeds_draw_other_pairs_and_start_from_the_same_solver(tmp_path):
     assert len({round(cell["start_lpips"], 4) for cell in cells}) == 1  # one start, the same test noises
     assert len({round(cell["start_validation"], 4) for cell in cells}) == 2
     assert "joint-adam" in seeds_summary(table)
+
+
+def test_a_transferred_solver_is_judged_where_it_is_used(tmp_path):
+    make = partial(transfer, tmp_path / "transfer.json", ["fashion"], [4], samples=4)
+    cells = make()["cells"]
+    found = {(cell["learned_on"], cell["method"], cell["nfe"]): cell["lpips"] for cell in cells}
+    model = load_model("fashion")
+    for method in ("s4s", "s4s-alt"):
+        alone, _ = judge(model, model.solver(method, 5, "karras"), 4)
+        assert found["fashion", method, 5] == pytest.approx(alone["lpips"], rel=1e-3)
+    start = next(c for c in alt_cells("fashion") if c["method"] == "ld3")
+    classical = model.solver(start["family"], 4, start["grid"], STARTS[start["family"]])
+    assert found["fashion", "start", 4] == pytest.approx(judge(model, classical, 4)[0]["lpips"], rel=1e-3)
+    assert {origin for origin, *_ in found} == {n for n, s in SETTINGS.items() if s.sigma_max == 80}
+    assert make()["cells"] == cells
+
+
+def test_another_guidance_weight_has_another_teacher():
+    home = load_model("fashion-guided")
+    heavier = replace(home, setting=replace(home.setting, guidance_scale=4.0))
+    stored = teacher_images(home, 2)
+    assert rmse(stored, home.images(home.pairs("test", 2).targets)).max() < 0.01
+    assert rmse(stored, teacher_images(heavier, 2)).min() > 0.01
+
+
+def test_the_summary_compares_with_the_classical_solver_of_the_place():
+    place = {"setting": "a", "guidance": None, "learned_on": "a"}
+    rows = [("s4s", 5, 0.1), ("classical", 5, 0.2), ("start", 8, 0.4), ("ld3 levels", 8, 0.1)]
+    cells = [place | {"method": m, "nfe": n, "lpips": v, "lpips_error": 0.0} for m, n, v in rows]
+    ratios = [line.split()[-1] for line in transfer_summary({"cells": cells}).splitlines()[1:]]
+    assert ratios == ["0.5", "1", "1", "0.25"]
 
 
 def test_optimisers_are_compared_by_what_the_network_was_asked(tmp_path):
@@ -118,5 +150,5 @@ def test_an_ablation_is_what_it_says(tmp_path):
 
 
 def test_an_unknown_study_is_named():
-    with pytest.raises(InputError, match="uniform, alt, seeds, optimisers, ablations"):
+    with pytest.raises(InputError, match="uniform, alt, seeds, transfer, optimisers, ablations"):
         study("everything", None)
