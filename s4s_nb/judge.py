@@ -94,7 +94,6 @@ def compare(model: ImageModel, images: Tensor) -> dict:
     """Distances of images from the first test noises to the teacher's and to the real ones."""
     samples, ref = len(images), reference(model.name)
     target = ref.teacher[:samples].to(images)
-    lpips = pairwise(lpips_distance(model.device), images, target).cpu()
     f, g = features(images), ref.teacher_features[:samples]
 
     def to_teacher(chosen: Tensor) -> float:
@@ -103,13 +102,18 @@ def compare(model: ImageModel, images: Tensor) -> dict:
     return {
         "samples": samples,
         "rmse": float(rmse(images, target).mean()),
-        "lpips": float(lpips.mean()),
-        "lpips_error": float(lpips.std() / samples**0.5),
+        **lpips_of(images, target),
         **real_distances(f, ref),
         "fd_teacher": frechet_distance(moments(f), moments(g)),
         "fd_teacher_limit": extrapolated(to_teacher, samples),
         "fd_teacher_error": bootstrap_error(f, moments(g)),
     }
+
+
+def lpips_of(images: Tensor, target: Tensor) -> dict[str, float]:
+    """Mean LPIPS to the images of the same noises, and its standard error."""
+    lpips = pairwise(lpips_distance(str(images.device)), images, target).cpu()
+    return {"lpips": float(lpips.mean()), "lpips_error": float(lpips.std() / len(lpips) ** 0.5)}
 
 
 def real_distances(f: Features, ref: Reference) -> dict[str, float]:

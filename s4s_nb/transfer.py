@@ -10,10 +10,9 @@ import pandas as pd
 from torch import Tensor
 
 from s4s_nb.classic import make_solver
-from s4s_nb.distances import lpips_distance
 from s4s_nb.files import bundled
 from s4s_nb.grids import align_your_steps
-from s4s_nb.judge import pairwise, reference
+from s4s_nb.judge import lpips_of, reference
 from s4s_nb.solvers import Solver
 from s4s_nb.tables import STARTS, Table
 from s4s_nb.teachers import run
@@ -112,9 +111,7 @@ def teacher_images(model: ImageModel, samples: int) -> Tensor:
 def distance_to(model: ImageModel, solver: Solver, target: Tensor) -> dict[str, float]:
     """Mean LPIPS and its standard error on the test noises."""
     starts, labels = model.starts("test", len(target)), model.labels(len(target))
-    images = model.images(run(model.denoise, starts, solver, labels))
-    lpips = pairwise(lpips_distance(model.device), images, target)
-    return {"lpips": float(lpips.mean()), "lpips_error": float(lpips.std() / len(target) ** 0.5)}
+    return lpips_of(model.images(run(model.denoise, starts, solver, labels)), target)
 
 
 def transfer_summary(table: dict) -> str:

@@ -49,12 +49,15 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path):
 def test_learned_solvers_are_written_with_their_record(tmp_path):
     methods = ["classical", "s4s", "s4s-alt", "joint-adam"]
     budget = replace(TINY, side=96)
-    make = partial(alt, tmp_path / "alt.json", ["fashion"], grids=["karras"], budget=budget)
+    make = partial(alt, tmp_path / "alt.json", ["fashion"], grids=["logsnr", "karras"], budget=budget)
     table = make([5], methods)
     *classical, s4s, both, adam = learned = table["cells"]
     assert [cell["method"] for cell in learned[-3:]] == methods[1:]
     assert s4s["parameters"] + 8 == both["parameters"] == adam["parameters"]  # 4 levels, 4 of the model
-    assert {(cell["method"], cell["grid"]) for cell in classical} == {("classical", "karras")}
+    assert {(cell["method"], cell["grid"]) for cell in classical} == {
+        ("classical", "logsnr"),
+        ("classical", "karras"),
+    }
     for cell in (s4s, both, adam):
         solver = Solver.load(tmp_path / f"fashion_{cell['method']}_5.safetensors")
         assert solver.nfe == 5 and solver.info["quality"] == cell and solver.info["start"] == cell["family"]
