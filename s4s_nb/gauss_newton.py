@@ -134,16 +134,21 @@ def mean_distance(
         return float("inf")
 
 
+def damped(JJ: Tensor, damping: float) -> Tensor:
+    """JᵀJ + μ diag JᵀJ, which parameters without influence do not make singular."""
+    diagonal = JJ.diag().clamp(min=1e-9 * float(JJ.diag().max()))
+    return JJ + damping * torch.diag(diagonal)
+
+
 def best_step(
     objective: Callable[[Tensor], float], parameters: Tensor, JJ: Tensor, Jr: Tensor, now: float
 ) -> tuple[float, Tensor]:
     """The objective and the parameters after the damping that goes furthest down at the first length,
     with the length that does; after the first stronger damping that helps, where none of them did."""
     first, *others = LENGTHS
-    diagonal = JJ.diag().clamp(min=1e-9 * float(JJ.diag().max()))  # of parameters without influence too
 
     def trial(damping: float, length: float) -> tuple[float, Tensor]:
-        moved = parameters - length * torch.linalg.solve(JJ + damping * torch.diag(diagonal), Jr)
+        moved = parameters - length * torch.linalg.solve(damped(JJ, damping), Jr)
         return objective(moved), moved
 
     tried = [(trial(damping, first), damping) for damping in DAMPINGS]

@@ -13,11 +13,12 @@ from s4s_nb.judge import check_count, judge
 from s4s_nb.ld3 import learn_ld3
 from s4s_nb.learn import Learned, learn_s4s
 from s4s_nb.pair_store import PairStore
+from s4s_nb.quasi_newton import learn_bfgs
 from s4s_nb.teachers import PER_SEED, Pairs
 from s4s_nb.times import Joint
 from s4s_nb.zoo import ImageModel
 
-OPTIMISERS = ("gauss-newton", "adam")
+OPTIMISERS = ("gauss-newton", "bfgs", "adam")
 
 
 def learn_to_file(
@@ -42,9 +43,10 @@ def learn_to_file(
 
     Args:
         method: s4s learns the coefficients, ld3 the levels and the model's levels, joint all at once,
-            s4s-alt the two in turns, ``alternations`` times: one iteration of Gauss–Newton, or one
-            epoch of Adam, a turn.
-        optimiser: gauss-newton; or adam, for ld3 that is its own recipe (:mod:`s4s_nb.ld3`).
+            s4s-alt the two in turns, ``alternations`` times: one iteration of Gauss–Newton, five of
+            BFGS, or one epoch of Adam, a turn.
+        optimiser: gauss-newton; bfgs, for many pairs; or adam, for ld3 that is its own recipe
+            (:mod:`s4s_nb.ld3`).
         seed: which noises are learned from (:data:`s4s_nb.teachers.PER_SEED`), and Adam's order of them.
 
     Raises:
@@ -94,11 +96,14 @@ def learner_of(
     iterations: int = 5,
     epochs: int = 10,
 ) -> Callable[..., Learned]:
-    """What learns one phase of a method: one iteration or epoch of it where phases alternate."""
+    """What learns one phase of a method: one iteration or epoch of it where phases alternate, and of
+    BFGS always five for each of Gauss–Newton."""
     in_turns = method == "s4s-alt"
+    count = 1 if in_turns else iterations
     if optimiser == "gauss-newton":
-        count = 1 if in_turns else iterations
         return partial(learn_gauss_newton, model.denoise, embed=model.embed, iterations=count)
+    if optimiser == "bfgs":
+        return partial(learn_bfgs, model.denoise, embed=model.embed, iterations=5 * count)
     first_order = {"distance": model.distance, "seed": seed}
     if method == "ld3":  # its one phase is all that the joint family can move but the coefficients
         return lambda _, **given: learn_ld3(model.denoise, joint, **first_order, **given)

@@ -14,7 +14,19 @@ from s4s_nb.errors import choose
 from s4s_nb.gauss_newton import mean_distance
 from s4s_nb.grids import GRIDS
 from s4s_nb.judge import judge
-from s4s_nb.tables import METHODS, QUALITY, STARTS, Budget, Table, family_of, learn, learned_cell, pairs_of
+from s4s_nb.tables import (
+    HOME_NFE,
+    METHODS,
+    QUALITY,
+    STARTS,
+    Budget,
+    Table,
+    family_of,
+    learn,
+    learned_cell,
+    pairs_for,
+    pairs_of,
+)
 from s4s_nb.teachers import Pairs
 from s4s_nb.tour import CLASSIC
 from s4s_nb.transfer import transfer, transfer_summary
@@ -22,8 +34,6 @@ from s4s_nb.zoo import SETTINGS, ImageModel, load_model
 
 SMALL = Budget(pairs=20, validation_pairs=20, iterations=3, samples=100)
 MEDIUM = Budget(pairs=40, validation_pairs=20, iterations=5, samples=500, side=128)
-JOINT_NFE = 5
-"""Where learning everything at once is compared with turns."""
 
 
 # ---------------------------------------------------------------- does it improve everywhere?
@@ -100,16 +110,17 @@ def alt(
     """
     table = Table(out, "s4s-nb study alt", ("setting", "nfe", "method"), asdict(budget))
     for name in settings:
-        model, pairs, start = replace(load_model(name, device), side=budget.side), None, None
+        model, start = replace(load_model(name, device), side=budget.side), None
+        draw = cache(partial(pairs_of, model, budget, 0))
         keys = product([name], nfes, methods)
-        wanted = (key for key in keys if key[1] == JOINT_NFE or not key[2].startswith("joint"))
+        wanted = (key for key in keys if key[1] == HOME_NFE or not key[2].startswith("joint"))
         for _, nfe, method in table.missing(wanted, name):
             if method == "classical":
                 table.add(*classical_cells(model, nfe, grids, budget))
                 continue
-            pairs = pairs or pairs_of(model, budget)
-            start = start or chosen_start(table, name) or best_start(model, nfe, pairs, grids, budget)
+            start = start or chosen_start(table, name) or best_start(model, nfe, draw(), grids, budget)
             family, grid = start
+            pairs = draw(pairs_for(method))
             cell, solver = learned_cell(model, family, grid, nfe, pairs, budget, method)
             names = {"method": method, "model": name, "grid": grid, "side": budget.side}
             info = {**solver.info, **names, "quality": cell}
@@ -175,7 +186,7 @@ def seeds(
     out: Path,
     settings: Sequence[str] = ("fashion",),
     nfes: Sequence[int] = (5,),
-    methods: Sequence[str] = ("s4s", "s4s-alt", "joint-lm", "joint-adam"),
+    methods: Sequence[str] = ("s4s", "s4s-alt", "joint-lm", "joint-bfgs", "joint-adam"),
     count: int = 5,
     grids: Sequence[str] = tuple(GRIDS),
     budget: Budget = MEDIUM,
@@ -194,7 +205,8 @@ def seeds(
         draw = cache(partial(pairs_of, model, budget))
         for _, nfe, seed, method in table.missing(product([name], nfes, range(count), methods), name):
             start = chosen_start(table, name) or best_start(model, nfe, draw(0), grids, budget)
-            cell, _ = learned_cell(model, *start, nfe, draw(seed), budget, method)
+            pairs = draw(seed, pairs_for(method))
+            cell, _ = learned_cell(model, *start, nfe, pairs, budget, method)
             table.add(cell | {"seed": seed})
     return table.read()
 

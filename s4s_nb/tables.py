@@ -29,11 +29,16 @@ METHODS = {
     "ld3": ("ld3", "gauss-newton"),
     "s4s-alt": ("s4s-alt", "gauss-newton"),
     "joint-lm": ("joint", "gauss-newton"),
+    "joint-bfgs": ("joint", "bfgs"),
     "joint-adam": ("joint", "adam"),
 }
 """What the tables call a way to learn: what moves, and by which optimiser."""
 EPOCHS = 4
 """Of Adam for each turn of S4S-Alt, which has about as many evaluations: at 5 NFE some 70 a pair."""
+HOME_NFE = 5
+"""Of what is compared at one NFE alone: everything at once with turns, and solvers carried elsewhere."""
+BFGS_PAIRS = 4
+"""Of BFGS for each pair of the others: its gradients are cheap, and it follows its pairs closely."""
 QUALITY = ("lpips", "fd_teacher", "fd_teacher_limit", "fd_real", "fd_real_limit")
 
 
@@ -90,10 +95,15 @@ class Table:
         write_json(self.out, table | {"cells": [*table["cells"], *cells]})
 
 
-def pairs_of(model: ImageModel, budget: Budget, seed: int = 0) -> tuple[Pairs, Pairs]:
+def pairs_for(method: str) -> int:
+    """How many times the pairs of the budget a method learns from."""
+    return BFGS_PAIRS if METHODS[method][1] == "bfgs" else 1
+
+
+def pairs_of(model: ImageModel, budget: Budget, seed: int = 0, times: int = 1) -> tuple[Pairs, Pairs]:
     """Pairs to train and to validate on; each seed has its own."""
     train, validation = (
-        model.pairs(split, count, seed * PER_SEED)
+        model.pairs(split, times * count, seed * PER_SEED)
         for split, count in (("train", budget.pairs), ("validation", budget.validation_pairs))
     )
     return train, validation
@@ -148,6 +158,7 @@ def learned_cell(
         "family": start,
         "nfe": nfe,
         "method": method,
+        "pairs": len(pairs[0]),
         "parameters": sum(len(at[part]) for part in {part for phase in phases for part in phase.parts}),
         **{f"start_{key}": before[key] for key in QUALITY},
         **{key: after[key] for key in QUALITY},

@@ -14,13 +14,12 @@ from s4s_nb.files import bundled
 from s4s_nb.grids import align_your_steps
 from s4s_nb.judge import lpips_of, reference
 from s4s_nb.solvers import Solver
-from s4s_nb.tables import STARTS, Table
+from s4s_nb.tables import HOME_NFE, STARTS, Table
 from s4s_nb.teachers import run
 from s4s_nb.tour import CLASSIC
 from s4s_nb.zoo import SETTINGS, ImageModel, load_model
 
-HOME_NFE = 5
-METHODS = ("s4s", "ld3", "s4s-alt")
+BUNDLED = ("s4s", "ld3", "s4s-alt")
 OTHER_WEIGHTS = {"fashion-guided": (1.0, 1.5, 3.0, 4.0)}
 """Guidance weights beside the one that the solvers were learned at."""
 
@@ -70,7 +69,7 @@ def own_solvers(model: ImageModel) -> dict[Key, Solver]:
 
 def learned_solvers(name: str) -> dict[Key, Solver]:
     """The bundled learned solvers of a setting."""
-    files = {method: bundled(f"solvers/{name}_{method}_{HOME_NFE}.safetensors") for method in METHODS}
+    files = {method: bundled(f"solvers/{name}_{method}_{HOME_NFE}.safetensors") for method in BUNDLED}
     return {(name, method, HOME_NFE): Solver.load(file) for method, file in files.items()}
 
 
