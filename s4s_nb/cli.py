@@ -119,7 +119,7 @@ def learn(
     grid: GridName = "logsnr",
     lower_final: LowerFinal = False,
     optimiser: Annotated[
-        str, typer.Option(help="gauss-newton, or adam, for ld3 its own.")
+        str, typer.Option(help="gauss-newton; bfgs, for many pairs; or adam, for ld3 its own.")
     ] = "gauss-newton",
     alternations: Annotated[int, typer.Option(help="Turns of s4s-alt.")] = 8,
     side: Annotated[

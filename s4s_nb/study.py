@@ -199,7 +199,7 @@ def seeds(
     Raises:
         InputError: an unknown setting, or a table that was made with another budget.
     """
-    table = Table(out, "s4s-nb study seeds", ("setting", "nfe", "method", "seed"), asdict(budget))
+    table = Table(out, "s4s-nb study seeds", ("setting", "nfe", "seed", "method"), asdict(budget))
     for name in settings:
         model = replace(load_model(name, device), side=budget.side)
         draw = cache(partial(pairs_of, model, budget))

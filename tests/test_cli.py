@@ -68,6 +68,7 @@ def test_a_table_that_is_no_solver(monkeypatch, capsys, tmp_path):
         ("ld3", "gauss-newton"),
         ("ld3", "adam"),
         ("joint", "adam"),
+        ("joint", "bfgs"),
         ("s4s-alt", "adam"),
     ],
 )

@@ -67,13 +67,19 @@ def test_learned_solvers_are_written_with_their_record(tmp_path):
 
 
 def test_seeds_draw_other_pairs_and_start_from_the_same_solver(tmp_path):
-    methods = ["s4s", "joint-adam"]
-    table = seeds(tmp_path / "seeds.json", ["fashion"], [2], methods, 2, ["logsnr"], TINY)
+    methods = ["s4s", "joint-bfgs"]
+    make = partial(seeds, tmp_path / "seeds.json", ["fashion"], [2], methods, 2, ["logsnr"], TINY)
+    table = make()
     cells = table["cells"]
     assert [(cell["seed"], cell["method"]) for cell in cells] == [(s, m) for s in (0, 1) for m in methods]
     assert len({round(cell["start_lpips"], 4) for cell in cells}) == 1  # one start, the same test noises
     assert len({round(cell["start_validation"], 4) for cell in cells}) == 2
-    assert "joint-adam" in seeds_summary(table)
+    assert {cell["method"]: cell["pairs"] for cell in cells} == {
+        "s4s": TINY.pairs,
+        "joint-bfgs": 4 * TINY.pairs,
+    }
+    assert "joint-bfgs" in seeds_summary(table)
+    assert make() == table
 
 
 def test_a_transferred_solver_is_judged_where_it_is_used(tmp_path):
