@@ -73,11 +73,8 @@ def test_seeds_draw_other_pairs_and_start_from_the_same_solver(tmp_path):
     cells = table["cells"]
     assert [(cell["seed"], cell["method"]) for cell in cells] == [(s, m) for s in (0, 1) for m in methods]
     assert len({round(cell["start_lpips"], 4) for cell in cells}) == 1  # one start, the same test noises
-    assert len({round(cell["start_validation"], 4) for cell in cells}) == 2
-    assert {cell["method"]: cell["pairs"] for cell in cells} == {
-        "s4s": TINY.pairs,
-        "joint-bfgs": 4 * TINY.pairs,
-    }
+    assert [cell["pairs"] for cell in cells] == [2, 8, 2, 8]  # BFGS takes four times as many
+    assert len({round(cell["start_validation"], 4) for cell in cells}) == 4
     assert "joint-bfgs" in seeds_summary(table)
     assert make() == table
 
