@@ -37,7 +37,7 @@ from s4s_nb.teachers import Pairs
 
 DAMPING = 0.03
 METRIC_PAIRS = 40
-"""As many as Gauss–Newton learns from; they cost as much as a few gradients of four times as many."""
+"""Of the training pairs, at most: as many as Gauss–Newton learns from in the studies."""
 
 
 @torch.enable_grad()
@@ -59,11 +59,11 @@ def value_and_gradient(
         value = end_point_distances(denoise, family.table(p), part, distance).sum()
         return torch.cat([value.detach().view(1).to(p), *torch.autograd.grad(value, p)])
 
+    blown_up = parameters.new_tensor([torch.inf] + [0.0] * len(parameters))
     try:
         mean = torch.stack(map_batches(total, pairs.split(batch), pairs.starts.device)).sum(0) / len(pairs)
     except InputError:
-        mean = parameters.new_full((len(parameters) + 1,), torch.inf)
-    blown_up = parameters.new_tensor([torch.inf] + [0.0] * len(parameters))
+        return blown_up
     return mean if mean.isfinite().all() else blown_up
 
 
@@ -103,7 +103,7 @@ def learn_bfgs(
     train: Pairs,
     validation: Pairs,
     embed: Embedding,
-    iterations: int = 24,
+    iterations: int = 25,
     batch: int = 10,
     state_file: Path | None = None,
     progress: bool = True,
@@ -111,8 +111,8 @@ def learn_bfgs(
     """BFGS from the classic solver on the training pairs, with as many steps as ``iterations`` at most.
 
     The validation pairs have one say, at the end: if the learned solver is no better than its start
-    there, the start is returned. To choose among iterations by them costs more than it gains where
-    single pairs weigh much (``s4s-nb study seeds``).
+    there, the start is returned. They do not choose among iterations, for which a mean that hangs on
+    a few of them is too uncertain (notebook 07, section 9).
 
     Args:
         denoise: differentiable by autograd, from several threads at once.
