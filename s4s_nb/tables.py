@@ -120,7 +120,7 @@ def learn(
     """Learn by one of :data:`METHODS`; returns what :func:`s4s_nb.alternate.learn_in_phases` does.
 
     S4S-Alt takes as many turns as the others have iterations, with one iteration of each part in a turn.
-    Adam has :data:`EPOCHS` for each iteration.
+    BFGS has five steps and Adam :data:`EPOCHS` for each iteration.
     """
     moved, optimiser = METHODS[method]
     train, validation = pairs
