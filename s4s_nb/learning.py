@@ -19,6 +19,8 @@ from s4s_nb.times import Joint
 from s4s_nb.zoo import ImageModel
 
 OPTIMISERS = ("gauss-newton", "bfgs", "adam")
+BFGS_STEPS = 5
+"""For each iteration of Gauss–Newton."""
 
 
 def learn_to_file(
@@ -96,14 +98,14 @@ def learner_of(
     iterations: int = 5,
     epochs: int = 10,
 ) -> Callable[..., Learned]:
-    """What learns one phase of a method: one iteration or epoch of it where phases alternate, and of
-    BFGS always five for each of Gauss–Newton."""
+    """What learns one phase of a method: one iteration or epoch of it where phases alternate, or
+    :data:`BFGS_STEPS`."""
     in_turns = method == "s4s-alt"
     count = 1 if in_turns else iterations
     if optimiser == "gauss-newton":
         return partial(learn_gauss_newton, model.denoise, embed=model.embed, iterations=count)
     if optimiser == "bfgs":
-        return partial(learn_bfgs, model.denoise, embed=model.embed, iterations=5 * count)
+        return partial(learn_bfgs, model.denoise, embed=model.embed, iterations=BFGS_STEPS * count)
     first_order = {"distance": model.distance, "seed": seed}
     if method == "ld3":  # its one phase is all that the joint family can move but the coefficients
         return lambda _, **given: learn_ld3(model.denoise, joint, **first_order, **given)

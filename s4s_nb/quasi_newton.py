@@ -3,7 +3,7 @@
 Back-propagation gives the gradient in all parameters for three evaluations of the network where the
 solver makes one; the normal equations ask for a part of a trajectory per parameter. So the same time
 pays for several times as many pairs, which LPIPS needs: much of its mean comes from the few noises
-that end in another image than the teacher's, and few pairs hold only some of those.
+that end far from the teacher's image, and few pairs hold only some of those.
 
 BFGS (Nocedal and Wright 2006, algorithm 6.1; SciPy's) starts from the inverse Hessian of Gauss–Newton,
 

@@ -38,7 +38,7 @@ EPOCHS = 4
 HOME_NFE = 5
 """Of what is compared at one NFE alone: everything at once with turns, and solvers carried elsewhere."""
 BFGS_PAIRS = 4
-"""Of BFGS for each pair of the others: its gradients are cheap, and it follows its pairs closely."""
+"""Of BFGS for each pair of the others: a gradient costs less than normal equations, and buys pairs."""
 QUALITY = ("lpips", "fd_teacher", "fd_teacher_limit", "fd_real", "fd_real_limit")
 
 
