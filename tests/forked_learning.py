@@ -1,6 +1,6 @@
 """A slow learning, killed again and again, against one that nobody disturbed.
 
-python forked_learning.py adam|gauss-newton|ld3|s4s-alt FOLDER
+python forked_learning.py adam|gauss-newton|bfgs|ld3|s4s-alt FOLDER
 """
 
 import os
@@ -19,6 +19,7 @@ from s4s_nb.files import read_safetensors
 from s4s_nb.gauss_newton import learn_gauss_newton
 from s4s_nb.ld3 import learn_ld3
 from s4s_nb.learn import Learned, learn_s4s
+from s4s_nb.quasi_newton import learn_bfgs
 from s4s_nb.times import Joint
 from tests.forking import forked
 from tests.test_learn import MIXTURE, distance, pairs
@@ -43,6 +44,7 @@ LEARN: dict[str, tuple[int, Callable[..., Learned]]] = {
         ),
     ),
     "gauss-newton": (20, partial(learn_gauss_newton, family=FAMILY, embed=lambda x: x, iterations=25)),
+    "bfgs": (20, partial(learn_bfgs, family=FAMILY, embed=lambda x: x, iterations=25)),
     "ld3": (10, partial(learn_ld3, joint=JOINT, distance=distance, rounds=(2, 4), batch=4, radius=0.1)),
     "s4s-alt": (10, learn_s4s_alt),
 }
@@ -55,9 +57,14 @@ def slow(x, sigma):
 
 
 def pieces(state: Path) -> int:
-    """How many epochs or iterations the state, a file or a folder of them, has seen."""
+    """How many epochs, iterations or gradients the state, a file or a folder of them, has seen."""
+
+    def in_file(file: Path) -> int:
+        tensors, metadata = read_safetensors(file)
+        return len(tensors["values"]) if "values" in tensors else metadata["record"].count("[") - 1
+
     files = state.glob("*.safetensors") if state.is_dir() else [state] if state.exists() else []
-    return sum(read_safetensors(file)[1]["record"].count("[") - 1 for file in files)
+    return sum(map(in_file, files))
 
 
 def learn_to(run: Callable[..., Learned], state: Path, result: Path) -> None:

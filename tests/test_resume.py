@@ -14,7 +14,7 @@ from tests.test_learn import MIXTURE, distance, pairs
 from tests.test_relaxed import FAMILY
 
 
-@pytest.mark.parametrize("method", ["adam", "gauss-newton", "ld3", "s4s-alt"])
+@pytest.mark.parametrize("method", ["adam", "gauss-newton", "bfgs", "ld3", "s4s-alt"])
 def test_kills_at_random_moments(method, tmp_path):
     """In an interpreter of its own, without threads: forking beside OpenMP's may hang."""
     script = Path(__file__).with_name("forked_learning.py")
