@@ -38,12 +38,13 @@ class Meter:
 
 
 RECIPES = {
-    "Gauss-Newton": {"pairs": 80, "iterations": 5},
-    "Gauss-Newton, half the pairs": {"pairs": 40, "iterations": 4},
+    "Gauss-Newton, 40 pairs": {"pairs": 40, "iterations": 4},
+    "Gauss-Newton, 80 pairs": {"pairs": 80, "iterations": 5},
+    "Gauss-Newton, 120 pairs": {"pairs": 120, "iterations": 5},
     "Adam, relaxed": {"pairs": 700, "epochs": 10, "relaxed": 1.0},
     "Adam, hard": {"pairs": 700, "epochs": 10},
 }
-"""Two of ours, and S4S's: 700 pairs, 10 epochs of batches of 20, with and without its relaxed starts."""
+"""Three of ours, and S4S's: 700 pairs, 10 epochs of batches of 20, with and without its relaxed starts."""
 
 BASE = {"pairs": 40, "iterations": 5}
 ADAM = {"pairs": 100, "epochs": 10}
