@@ -66,11 +66,12 @@ def uniform(
 
 
 def uniform_summary(table: dict) -> str:
-    """Share of the cells that improved and median ratio, in all and by setting."""
+    """Share of the cells that improved and median ratio, by setting, by NFE and in all."""
     frame = pd.DataFrame(table["cells"])
     frame["ratio"] = frame["lpips"] / frame["start_lpips"]
     frame["FD ratio"] = frame["fd_teacher"] / frame["start_fd_teacher"]
     rows = {name: row_of(part) for name, part in frame.groupby("setting", sort=False)}
+    rows |= {f"{nfe} NFE": row_of(part) for nfe, part in frame.groupby("nfe")}
     rows["all"] = row_of(frame)
     return pd.DataFrame(rows).T.to_string(float_format=lambda value: f"{value:.3g}")
 

@@ -41,7 +41,8 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path):
     made, known = again["cells"][3], first["cells"][0]
     assert made["family"] == known["family"]
     assert made["lpips"] == pytest.approx(known["lpips"], rel=1e-3)
-    assert "fashion" in uniform_summary(again)
+    summary = uniform_summary(again)
+    assert [row in summary for row in ("fashion", "2 NFE", "all")] == [True] * 3
     with pytest.raises(InputError, match="another budget"):
         make(Budget(pairs=3, validation_pairs=2, iterations=1, samples=4))
 
