@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -250,7 +251,7 @@ def test_the_python_of_the_readme_runs_for_a_model_that_the_package_has_never_se
     code = code.replace('"train", 80', '"train", 3').replace('"validation", 40', '"validation", 2')
     code = code.replace('"s4s-alt", joint, 5', '"s4s-alt", joint, 1')
     code = code.replace("3, 32, 32", f"{channels}, {side}, {side}")
-    names = {"denoise": denoise}
+    names: dict[str, Any] = {"denoise": denoise}
     exec(code, names)
     learned = names["learned"]
     assert Solver.load(tmp_path / "five_steps.safetensors").nfe == 5
