@@ -106,13 +106,13 @@ def checkpointed(denoise: Denoiser) -> Denoiser:
     return call
 
 
-@dataclass
+@dataclass(eq=False)
 class Counted:
     """A network or denoiser that counts its calls: NFE is measured where it is spent, never declared."""
 
     call: Callable[..., Tensor]
     nfe: int = 0
-    lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+    lock: Lock = field(default_factory=Lock, repr=False)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         with self.lock:  # batches may run side by side
