@@ -164,13 +164,14 @@ def study(
     out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.json; goes on from it.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only this setting; may be repeated.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Only this NFE; may be repeated.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Settings at a time, sharing the cores.")] = 1,
     device: Device = "cpu",
 ) -> None:
     """Make a table of results over all settings, cell by cell; resumable; hours."""
     from s4s_nb.study import study as run_study
 
     only = {key: value for key, value in {"settings": model, "nfes": nfe}.items() if value}
-    typer.echo(run_study(name, out, device=check_device(device), **only))
+    typer.echo(run_study(name, out, jobs, device=check_device(device), **only))
 
 
 @app.command()

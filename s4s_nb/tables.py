@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
+from filelock import FileLock
 from torch import Tensor
 
 from s4s_nb.alternate import Phase, learn_in_phases, plan
@@ -20,7 +21,7 @@ from s4s_nb.progress import bar
 from s4s_nb.solvers import Solver
 from s4s_nb.teachers import PER_SEED, Pairs
 from s4s_nb.times import Joint
-from s4s_nb.zoo import ImageModel
+from s4s_nb.zoo import SETTINGS, ImageModel
 
 STARTS = {"ipndm-3": False, "dpmpp-3m": True, "unipc-3-bh2": True, "dpm-2s": False}
 """Classic solvers that S4S starts from, and whether their order is lowered at the end as diffusers does."""
@@ -39,6 +40,7 @@ HOME_NFE = 5
 """Of what is compared at one NFE alone: everything at once with turns, and solvers carried elsewhere."""
 BFGS_PAIRS = 4
 """Of BFGS for each pair of the others: a gradient costs less than normal equations, and buys pairs."""
+SETTING_ORDER = {name: place for place, name in enumerate(SETTINGS)}
 QUALITY = ("lpips", "fd_teacher", "fd_teacher_limit", "fd_real", "fd_real_limit")
 
 
@@ -57,7 +59,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Table:
-    """A JSON file of cells, rewritten after each one; those that it has are not made again.
+    """A JSON file of cells, rewritten after each one; those that it has are not made again. Several
+    processes may add to it, and the cells of a setting stay together.
 
     keys: which entries tell a cell from another. budget: what a cell may spend.
     """
@@ -91,8 +94,11 @@ class Table:
 
     def add(self, *cells: dict) -> None:
         """Write cells that were made."""
-        table = self.read()
-        write_json(self.out, table | {"cells": [*table["cells"], *cells]})
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.out.with_name(f".{self.out.name}.lock")):
+            table = self.read()
+            together = sorted([*table["cells"], *cells], key=lambda cell: SETTING_ORDER[cell["setting"]])
+            write_json(self.out, table | {"cells": together})
 
 
 def pairs_for(method: str) -> int:

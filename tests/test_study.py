@@ -159,3 +159,13 @@ def test_an_ablation_is_what_it_says(tmp_path):
 def test_an_unknown_study_is_named():
     with pytest.raises(InputError, match="uniform, alt, seeds, transfer, optimisers, ablations"):
         study("everything", None)
+
+
+def test_settings_side_by_side_make_the_same_table(tmp_path):
+    options = {"settings": ["fashion", "faces"], "nfes": [2], "grids": ["logsnr"], "budget": TINY}
+    study("uniform", tmp_path / "two.json", jobs=2, **options)
+    study("uniform", tmp_path / "one.json", **options)
+    two, one = (json.loads((tmp_path / f"{n}.json").read_text())["cells"] for n in ("two", "one"))
+    assert [(c["setting"], c["family"]) for c in two] == [(c["setting"], c["family"]) for c in one]
+    for key, rel in {"start_lpips": 1e-3, "lpips": 3e-2}.items():  # learning magnifies rounding
+        assert [c[key] for c in two] == pytest.approx([c[key] for c in one], rel=rel)
