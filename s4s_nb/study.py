@@ -241,10 +241,15 @@ def study(name: str, out: Path | None, jobs: int = 1, **options) -> str:
 
     jobs: how many settings are worked on at a time, each by a process of its own with its share of the
     cores. The cells are the same, but for what learning makes of rounding, and the seconds it took.
+
+    Raises:
+        InputError: an unknown study or setting, or a table that was made with another budget.
     """
     run, summary = choose(STUDIES, name, "study")
     out = out or Path("runs") / f"{name}.json"
     settings = options.get("settings", signature(run).parameters["settings"].default)
+    for one in settings:  # before hours of the others
+        choose(SETTINGS, one, "model")
     if jobs > 1 < len(settings):
         threads = max(1, torch.get_num_threads() // jobs)
         with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:

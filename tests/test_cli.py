@@ -38,6 +38,7 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
         (["learn", "--out", "s.safetensors", "--pairs", "1"], "2 to 10,000 pairs"),
         (["learn", "--out", "s.safetensors", "--method", "ld3", "--nfe", "1"], "two steps or more"),
         (["study", "everything"], "Unknown study 'everything'"),
+        (["study", "alt", "--model", "fashion", "--model", "mnist"], "Unknown model 'mnist'"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(monkeypatch, capsys, tmp_path, arguments, sentence):
