@@ -72,6 +72,21 @@ ADAPTERS = {"data": from_data, "noise": from_noise, "velocity": from_velocity}
 """By what the network predicts."""
 
 
+def low_precision(net: Callable[..., Tensor], dtype: torch.dtype = torch.bfloat16) -> Callable[..., Tensor]:
+    """A network whose convolutions and products of matrices run in bf16 or fp16, by autocast; what comes
+    out, and so the arithmetic of adapters and solvers, has the precision of its state.
+
+    Rounding of 2⁻⁸ (bf16) drowns the differences by which Gauss–Newton gets its derivatives, unless they
+    are "tangents"; BFGS and Adam have theirs by backpropagation.
+    """
+
+    def call(x: Tensor, *conditions: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype):
+            return net(x, *conditions).to(x.dtype)
+
+    return call
+
+
 def guided(conditional: Denoiser, unconditional: Denoiser, guidance_scale: float) -> Denoiser:
     """D = D_u + w (D_c − D_u), classifier-free guidance (Ho and Salimans 2022, eq. 6, w = 1 + their w).
 

@@ -9,6 +9,7 @@ objective (Frankel et al. 2025, algorithm 1). With a radius the start may move; 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from s4s_nb.denoisers import Conditional, Denoiser
-from s4s_nb.errors import InputError
+from s4s_nb.errors import InputError, choose
 from s4s_nb.families import Family
 from s4s_nb.files import digest
 from s4s_nb.progress import bar
@@ -26,6 +27,7 @@ from s4s_nb.solvers import Solver, sample
 from s4s_nb.teachers import Pairs, bound
 
 Distance = Callable[[Tensor, Tensor], Tensor]
+OPTIMISERS = {"Adam": torch.optim.Adam, "SGD": partial(torch.optim.SGD, momentum=0.9)}
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,13 @@ def learn_s4s(
     batch: int = 20,
     learning_rate: float = 1e-2,
     radius: float = 0.0,
+    optimiser: str = "Adam",
+    patience: int | None = None,
     seed: int = 0,
     state_file: Path | None = None,
     progress: bool = True,
 ) -> Learned:
-    """Adam with a cosine on the family's parameters, from zero: the classic solver exactly.
+    """Adam or SGD with a cosine on the family's parameters, from zero: the classic solver exactly.
 
     The validation distance is the hard one, from x_T itself whatever the radius. It is measured before
     the first update and after every epoch, and the best parameters seen are returned, so that on the
@@ -80,21 +84,24 @@ def learn_s4s(
     Args:
         radius: r of the relaxed objective, in units of unit noise; :func:`s4s_nb.relaxed.radius_rule`
             gives S4S's. Starts move by SGD with rate 12/N on each sample's own distance.
+        patience: epochs without a better validation distance after which learning ends early; None runs
+            all of them, as the cosine expects.
         state_file: where progress is kept after every epoch; a run that finds it goes on from there and
             ends with the same bits as one that was never stopped.
 
     Raises:
-        InputError: no pairs, a negative radius, a state of another run, or a loss or gradient that is
-            not finite.
+        InputError: no pairs, a negative radius, an unknown optimiser, a state of another run, or a loss
+            or gradient that is not finite.
     """
     check_pairs(train, validation)
     parameters = family.zero.requires_grad_()
     start = family.table(parameters.detach())
     starts = RelaxedStarts(train, float(start.sigmas[0]), radius)
-    optimizer = torch.optim.Adam([parameters])
+    optimizer = choose(OPTIMISERS, optimiser, "optimiser")([parameters])
     generator = torch.Generator().manual_seed(seed)
     updates = epochs * -(-len(train) // batch)
     options = {
+        "optimiser": optimiser,
         "pairs": len(train),
         "validation_pairs": len(validation),
         "updates": updates,
@@ -116,6 +123,8 @@ def learn_s4s(
         mininterval=1,
     )
     for order in orders[len(history) - 1 :]:
+        if patience is not None and epochs_since_best(history) >= patience:
+            break
         for update, chosen in enumerate(order, start=history[-1][0]):
             part = starts[chosen]
             loss = end_point_loss(denoise, family.table(parameters), part, distance)
@@ -135,8 +144,14 @@ def learn_s4s(
         keep_state(kept, parameters, optimizer, starts, history, best)
         updating.set_postfix(validation=f"{value:.4f}", start=f"{history[0][1]:.4f}")
     updating.close()
-    record = {"method": "s4s", "optimiser": "Adam", **names(family), **options}
+    record = {"method": "s4s", **names(family), **options}
     return with_record(family, best, history, starts, record)
+
+
+def epochs_since_best(history: list[tuple[int, float]]) -> int:
+    """How many epochs ended without a new lowest validation distance."""
+    values = [value for _, value in history]
+    return len(values) - 1 - values.index(min(values))
 
 
 def with_record(family: Family, best: Tensor, history, starts: RelaxedStarts, record: dict) -> Learned:

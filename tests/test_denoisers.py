@@ -12,8 +12,10 @@ from s4s_nb.denoisers import (
     from_noise,
     from_velocity,
     guided,
+    low_precision,
 )
 from s4s_nb.errors import InputError
+from s4s_nb.grids import karras
 from s4s_nb.schedules import VE, Flow, VPCosine, VPDiscrete, VPLinear
 from s4s_nb.solvers import sample
 from tests.problems import F64, MIXTURE, noise
@@ -158,3 +160,22 @@ def test_clipping_keeps_predictions_in_the_range_of_images():
     denoise = clipped(lambda x, sigma: 3 * x)
     x = torch.tensor([-2.0, -0.2, 0.0, 0.3, 1.0])
     assert torch.allclose(denoise(x, torch.tensor(1.0)), torch.tensor([-1.0, -0.6, 0.0, 0.9, 1.0]))
+
+
+def test_low_precision_is_the_networks_alone():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.Conv2d(8, 1, 3, padding=1))
+    inside = []
+    net[0].register_forward_hook(lambda _, __, out: inside.append(out.dtype))
+    solver = make_solver("dpmpp-2m", 4, lambda n: karras(n, 10.0, 0.01))
+    x = 10 * torch.randn(2, 1, 8, 8, requires_grad=True)
+    ends, gradients = [], []
+    for network in (net, low_precision(net)):
+        end = sample(from_data(lambda native, t, n=network: n(native / 10), VE()), x, solver)
+        ends.append(end.detach())
+        gradients.append(torch.autograd.grad(end.square().sum(), x)[0])
+    assert set(inside[:4]) == {torch.float32} and set(inside[4:]) == {torch.bfloat16}
+    assert ends[1].dtype == torch.float32
+    for full, half in (ends, gradients):
+        error = float((half - full).norm() / full.norm())
+        assert 0 < error < 0.02

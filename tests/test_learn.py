@@ -88,3 +88,27 @@ def test_noise_is_one_seed_a_sample_and_splits_are_disjoint():
     assert all(b - a >= 1_000_000 for a, b in zip(starts, starts[1:], strict=False))
     with pytest.raises(InputError, match="million"):
         seeded_noise("train", 2, shape, first=999_999)
+
+
+def test_sgd_learns_too():
+    family = linear_multistep_family("dpmpp-3m", log_snr(5, 10.0, 0.01))
+    data = pairs("train", 40), pairs("validation", 40)
+    options = {"distance": distance, "learning_rate": 0.1, "optimiser": "SGD", "progress": False}
+    whole = learn_s4s(MIXTURE, family, *data, epochs=4, **options)
+    values = [value for _, value in whole.history]
+    assert min(values) < 0.9 * values[0]
+    assert whole.solver.info["optimiser"] == "SGD"
+
+    with pytest.raises(InputError, match="Unknown optimiser 'LBFGS'"):
+        learn_s4s(MIXTURE, family, *data, distance, optimiser="LBFGS")
+
+
+def test_patience_ends_a_learning_that_gains_nothing():
+    """With an absurd learning rate no epoch is better than the start; two of them are enough to see it."""
+    family = linear_multistep_family("dpmpp-3m", log_snr(5, 10.0, 0.01))
+    options = {"distance": distance, "learning_rate": 3.0, "progress": False}
+    learned = learn_s4s(
+        MIXTURE, family, pairs("train", 20), pairs("validation", 20), epochs=6, patience=2, **options
+    )
+    assert len(learned.history) == 3
+    assert not learned.parameters.any()
