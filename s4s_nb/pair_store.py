@@ -113,10 +113,9 @@ class PairStore:
             )
         write_json(manifest, self.manifest())
         rank, processes = world(self.model.device)
-        missing = [index for index in range(self.shards) if not self.whole(index)]
-        map_batches(
-            self.make_shard, missing[rank::processes], self.model.device, title if rank == 0 else None
-        )
+        own = range(rank, self.shards, processes)  # of all, since others may be done before this one looks
+        missing = [index for index in own if not self.whole(index)]
+        map_batches(self.make_shard, missing, self.model.device, title if rank == 0 else None)
 
     @torch.inference_mode()
     def make_shard(self, index: int) -> None:

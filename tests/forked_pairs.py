@@ -1,6 +1,6 @@
 """A slow teacher's pairs, made by processes that are killed or run at once.
 
-python forked_pairs.py kills|company FOLDER
+python forked_pairs.py kills|company|share FOLDER
 """
 
 import os
@@ -84,5 +84,10 @@ def company(folder: Path) -> None:
     assert contents(store.folder) == contents(alone.folder)
 
 
+def share(folder: Path) -> None:
+    """What a process of torchrun does."""
+    PairStore(folder / "shared", Mixture(), TEACHER, count=25, shard=5).make(title=None)
+
+
 if __name__ == "__main__":
-    {"kills": twenty_kills, "company": company}[sys.argv[1]](Path(sys.argv[2]))
+    {"kills": twenty_kills, "company": company, "share": share}[sys.argv[1]](Path(sys.argv[2]))

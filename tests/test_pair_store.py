@@ -55,19 +55,26 @@ def test_states_along_the_way_are_kept_at_the_nearest_nodes(store):
         assert torch.equal(tensors["states"][:, k], states[node])
 
 
-@pytest.mark.parametrize("case", ["kills", "company"])
-def test_kills_and_company(case, tmp_path):
-    """In an interpreter of its own, without threads: forking beside OpenMP's may hang."""
+def in_another_interpreter(case: str, folder: Path, *launcher: str) -> None:
+    """Run a case of forked_pairs.py without threads: forking beside OpenMP's may hang."""
     script = Path(__file__).with_name("forked_pairs.py")
     environment = os.environ | {"PYTHONPATH": str(script.parent.parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script, case, tmp_path],
-        env=environment,
-        timeout=150,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, *launcher, script, case, folder]
+    done = subprocess.run(command, env=environment, timeout=150, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("case", ["kills", "company"])
+def test_kills_and_company(case, tmp_path):
+    in_another_interpreter(case, tmp_path)
+
+
+def test_two_processes_of_torchrun_write_the_same_bytes_as_one(store, tmp_path):
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    in_another_interpreter("share", tmp_path, *torchrun)
+    alone = replace(store, folder=tmp_path / "alone", shard=5)
+    alone.make(title=None)
+    assert contents(tmp_path / "shared") == contents(alone.folder)
 
 
 def test_a_damaged_shard_is_found_and_made_again(store):
