@@ -90,15 +90,25 @@ def test_noise_is_one_seed_a_sample_and_splits_are_disjoint():
         seeded_noise("train", 2, shape, first=999_999)
 
 
-def test_sgd_learns_too():
+def test_sgd_learns_too_and_goes_on_with_its_momentum(tmp_path):
     family = linear_multistep_family("dpmpp-3m", log_snr(5, 10.0, 0.01))
     data = pairs("train", 40), pairs("validation", 40)
-    options = {"distance": distance, "learning_rate": 0.1, "optimiser": "SGD", "progress": False}
-    whole = learn_s4s(MIXTURE, family, *data, epochs=4, **options)
+    options = {"epochs": 4, "learning_rate": 0.1, "optimiser": "SGD", "progress": False}
+    whole = learn_s4s(MIXTURE, family, *data, distance, **options)
     values = [value for _, value in whole.history]
     assert min(values) < 0.9 * values[0]
     assert whole.solver.info["optimiser"] == "SGD"
+    asked = iter(range(8))  # one for the start, three an epoch: stopped in the third
 
+    def interrupted(x, y):
+        if next(asked, None) is None:
+            raise KeyboardInterrupt
+        return distance(x, y)
+
+    options["state_file"] = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        learn_s4s(MIXTURE, family, *data, interrupted, **options)
+    assert torch.equal(learn_s4s(MIXTURE, family, *data, distance, **options).parameters, whole.parameters)
     with pytest.raises(InputError, match="Unknown optimiser 'LBFGS'"):
         learn_s4s(MIXTURE, family, *data, distance, optimiser="LBFGS")
 
