@@ -13,7 +13,7 @@ last, and JᵀJ knows by how much.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
@@ -159,9 +159,9 @@ def best_step(
     return next((found for mu in STRONGER if (found := trial(mu, 1.0))[0] < now), best)
 
 
-def forward_differentiable(derivatives: str) -> AbstractContextManager:
-    """Tangents need the one kind of attention that has forward derivatives; for all threads at once."""
-    return sdpa_kernel(SDPBackend.MATH) if derivatives == "tangents" else nullcontext()
+def forward_differentiable() -> AbstractContextManager:
+    """Tangents need the one kind of attention that has forward derivatives."""
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def learn_gauss_newton(
@@ -209,8 +209,12 @@ def learn_gauss_newton(
         equations = partial(
             normal_equations, denoise, family, parameters, embed=embed, derivatives=derivatives
         )
-        with forward_differentiable(derivatives):
-            parts = map_batches(equations, train.split(batch), train.starts.device)
+        batches = train.split(batch)
+        if derivatives == "tangents":  # in turn: the threads of a process share one level of forward mode
+            with forward_differentiable():
+                parts = [equations(part) for part in batches]
+        else:
+            parts = map_batches(equations, batches, train.starts.device)
         JJ, Jr = (torch.stack(p).sum(0) for p in zip(*parts, strict=True))
         value, moved = best_step(objective, parameters, JJ, Jr, history[-1][1])
         iterating.update()

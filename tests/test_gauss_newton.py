@@ -88,6 +88,17 @@ def test_it_learns_more_in_five_iterations_than_adam_in_eighty_updates():
     assert by_newton < by_adam < start
 
 
+def test_tangents_of_many_batches_are_those_of_one():
+    """Forward mode has one level for all threads of a process, so its batches must not run side by side."""
+    data = pairs("train", 40), pairs("validation", 20)
+    options = {"iterations": 2, "derivatives": "tangents", "progress": False}
+    one, many = (
+        learn_gauss_newton(MIXTURE, FAMILY, *data, embed, batch=size, **options).parameters
+        for size in (40, 2)
+    )
+    assert (one - many).abs().max() < 1e-8
+
+
 def test_the_validation_distance_never_rises():
     learned = learn_gauss_newton(
         MIXTURE, FAMILY, pairs("train", 40), pairs("validation", 40), embed, progress=False
