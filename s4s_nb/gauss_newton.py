@@ -13,7 +13,6 @@ last, and JᵀJ knows by how much.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
@@ -159,11 +158,6 @@ def best_step(
     return next((found for mu in STRONGER if (found := trial(mu, 1.0))[0] < now), best)
 
 
-def forward_differentiable() -> AbstractContextManager:
-    """Tangents need the one kind of attention that has forward derivatives."""
-    return sdpa_kernel(SDPBackend.MATH)
-
-
 def learn_gauss_newton(
     denoise: Denoiser | Conditional,
     family: Family,
@@ -210,8 +204,10 @@ def learn_gauss_newton(
             normal_equations, denoise, family, parameters, embed=embed, derivatives=derivatives
         )
         batches = train.split(batch)
-        if derivatives == "tangents":  # in turn: the threads of a process share one level of forward mode
-            with forward_differentiable():
+        if derivatives == "tangents":
+            # In turn, since the threads of a process share one level of forward mode; and by the one kind
+            # of attention that has forward derivatives.
+            with sdpa_kernel(SDPBackend.MATH):
                 parts = [equations(part) for part in batches]
         else:
             parts = map_batches(equations, batches, train.starts.device)

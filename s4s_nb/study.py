@@ -250,7 +250,7 @@ def study(name: str, out: Path | None, jobs: int = 1, **options) -> str:
     settings = options.get("settings", signature(run).parameters["settings"].default)
     for one in settings:  # before hours of the others
         choose(SETTINGS, one, "model")
-    if jobs > 1 < len(settings):
+    if jobs > 1 and len(settings) > 1:
         threads = max(1, torch.get_num_threads() // jobs)
         with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
             parts = [pool.submit(run, out, **options | {"settings": [one]}) for one in settings]
