@@ -38,6 +38,8 @@ from s4s_nb.zoo import SETTINGS, ImageModel, load_model
 
 SMALL = Budget(pairs=20, validation_pairs=20, iterations=3, samples=100)
 MEDIUM = Budget(pairs=40, validation_pairs=20, iterations=5, samples=500, side=128)
+COMPARED_AT_HOME = ("joint-lm", "joint-adam")
+"""Ways to move everything at once that are tried at one NFE alone; BFGS's, the best, is made for all."""
 
 
 # ---------------------------------------------------------------- does it improve everywhere?
@@ -104,7 +106,7 @@ def alt(
     device: str = "cpu",
 ) -> dict:
     """S4S-Alt and all other methods, for every setting and NFE, beside the classical solvers of all grids;
-    everything at once at 5 NFE only.
+    everything at once by Gauss–Newton and by Adam at 5 NFE only.
 
     They start from a solver of :data:`STARTS` on one of ``grids``, see :func:`best_start`; what the first
     NFE of a setting chose, the others take over. The file of each, SETTING_METHOD_NFE.safetensors, is
@@ -118,7 +120,7 @@ def alt(
         model, start = replace(load_model(name, device), side=budget.side), None
         draw = cache(partial(pairs_of, model, budget, 0))
         keys = product([name], nfes, methods)
-        wanted = (key for key in keys if key[1] == HOME_NFE or not key[2].startswith("joint"))
+        wanted = (key for key in keys if key[1] == HOME_NFE or key[2] not in COMPARED_AT_HOME)
         for _, nfe, method in table.missing(wanted, name):
             if method == "classical":
                 table.add(*classical_cells(model, nfe, grids, budget))
