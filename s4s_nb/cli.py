@@ -18,7 +18,7 @@ Name = Annotated[
     str,
     typer.Option("--solver", help="Classic or bundled (s4s, s4s-alt …), 'teacher', or a file."),
 ]
-Nfe = Annotated[int, typer.Option(help="Evaluations of the denoiser, for a classic solver.")]
+Nfe = Annotated[int, typer.Option(help="Evaluations of the denoiser, for a classic or a bundled solver.")]
 GridName = Annotated[str, typer.Option("--grid", help="karras, logsnr, uniform, quadratic.")]
 LowerFinal = Annotated[
     bool, typer.Option(help="Lower a classic solver's order at the end, as the tour does.")
