@@ -78,7 +78,7 @@ def learn_to_file(
     names = {"model": model.name, "solver": solver.name, "kind": "learned"}
     row = {**names, "grid": grid if method == "s4s" else f"{grid}, moved", **row}
     record = {
-        "method": method,
+        "method": method if optimiser == "gauss-newton" else f"{method}-{optimiser}",
         "model": model.name,
         "grid": row["grid"],
         "order": order,
