@@ -1,6 +1,7 @@
 """The tables of results: every cell once, what is there is kept, and no cell is worse on validation."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -11,10 +12,20 @@ from s4s_nb.ablations import ABLATIONS, ADAM, BASE, optimisers, recipes_summary,
 from s4s_nb.distances import rmse
 from s4s_nb.errors import InputError
 from s4s_nb.families import linear_multistep_family
+from s4s_nb.files import bundled
 from s4s_nb.gauss_newton import mean_distance
 from s4s_nb.judge import judge
 from s4s_nb.solvers import Solver
-from s4s_nb.study import alt, alt_summary, seeds, seeds_summary, study, uniform, uniform_summary
+from s4s_nb.study import (
+    DRAWS_ELSEWHERE,
+    alt,
+    alt_summary,
+    seeds,
+    seeds_summary,
+    study,
+    uniform,
+    uniform_summary,
+)
 from s4s_nb.tables import STARTS, Budget, family_of
 from s4s_nb.transfer import alt_cells, teacher_images, transfer, transfer_summary
 from s4s_nb.zoo import SETTINGS, load_model
@@ -78,6 +89,18 @@ def test_seeds_draw_other_pairs_and_start_from_the_same_solver(tmp_path):
     assert len({round(cell["start_validation"], 4) for cell in cells}) == 4
     assert "joint-bfgs" in seeds_summary(table)
     assert make() == table
+
+
+def test_the_bundled_draws_are_all_that_the_command_makes(tmp_path, monkeypatch):
+    monkeypatch.delattr("s4s_nb.study.learned_cell")  # nothing is left to learn
+    copy = tmp_path / "seeds.json"
+    copy.write_bytes(bundled("results/seeds.json").read_bytes())
+    cells = seeds(copy)["cells"]
+    draws = Counter((cell["setting"], cell["method"]) for cell in cells)
+    assert {draws[name, method] for name in SETTINGS for method in DRAWS_ELSEWHERE} == {3, 5}
+    assert len(draws) == 5 + 2 * 5
+    starts = {(cell["setting"], cell["family"], cell["grid"]) for cell in cells}
+    assert len(starts) == len(SETTINGS), "all draws of a setting start from one solver"
 
 
 def test_a_transferred_solver_is_judged_where_it_is_used(tmp_path):
