@@ -201,8 +201,8 @@ def seeds(
     budget: Budget = MEDIUM,
     device: str = "cpu",
 ) -> dict:
-    """The same learning from ``count`` draws of the pairs, judged on the same test noises; but for
-    ``fashion`` from :data:`DRAWS_ELSEWHERE`.
+    """The same learning from ``count`` draws of the pairs, judged on the same test noises; in settings
+    other than ``fashion`` from as many as :data:`DRAWS_ELSEWHERE` says.
 
     All start from the solver that :func:`best_start` finds with the pairs of seed 0.
 
