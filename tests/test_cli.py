@@ -7,6 +7,7 @@ import torch
 
 from s4s_nb import cli, tour
 from s4s_nb.classic import make_solver
+from s4s_nb.solvers import Solver
 from s4s_nb.tour import CLASSIC
 from s4s_nb.zoo import SETTINGS, load_model
 
@@ -80,6 +81,8 @@ def test_learn_writes_a_solver_that_evaluate_reads(method, optimiser, monkeypatc
     status, printed, error = call(monkeypatch, capsys, "learn", *options)
     assert status == 0, error
     assert "The solver is in" in printed
+    by = "" if optimiser == "gauss-newton" else f"-{optimiser}"
+    assert Solver.load(out).info["method"] == method + by
     learned = json.loads(row.read_text())
     read = ["--solver", str(out), "--samples", "6", "--json", str(row)]
     assert call(monkeypatch, capsys, "evaluate", *read)[0] == 0
