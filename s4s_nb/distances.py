@@ -4,13 +4,12 @@ import warnings
 from collections.abc import Callable
 from functools import lru_cache
 
-import lpips
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from s4s_nb.files import bundled, read_safetensors
+from s4s_nb.files import data_file, read_safetensors
 
 Images = Float[Tensor, "b c h w"]
 Embedding = Callable[[Tensor], Tensor]
@@ -19,7 +18,7 @@ Embedding = Callable[[Tensor], Tensor]
 LPIPS_SIDE = 64  # AlexNet's strides leave nothing of images below 31 px; smaller ones are enlarged
 
 
-def rmse(x: Images, y: Images) -> Float[Tensor, " b"]:
+def rmse(x: Float[Tensor, "b ..."], y: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
     """√ mean_pixels (x − y)²."""
     return (x - y).square().flatten(1).mean(1).sqrt()
 
@@ -43,13 +42,15 @@ class Lpips(torch.nn.Module):
     """
 
     def __init__(self, side: int = LPIPS_SIDE):
+        import lpips  # with torchvision, seconds that nobody else has to wait for
+
         super().__init__()
         self.side = side
         with warnings.catch_warnings():
             # lpips 0.1.4 still calls torchvision with its old argument names.
             warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
             self.net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-        weights, _ = read_safetensors(bundled("alexnet_features.safetensors"))
+        weights, _ = read_safetensors(data_file("alexnet_features.safetensors"))
         slices = [layer for part in self.net.net.children() for layer in part.named_children()]
         for name, layer in slices:  # the slices keep torchvision's numbering of the layers
             if isinstance(layer, torch.nn.Conv2d):
@@ -57,16 +58,23 @@ class Lpips(torch.nn.Module):
                 layer.load_state_dict({key: weights[f"features.{name}.{key}"] for key in keys})
         self.requires_grad_(False).eval()
 
+    @property
+    def heads(self) -> list[Tensor]:
+        """w_l of every layer, (1, channels, 1, 1)."""
+        return [p for name, p in self.net.named_parameters() if name.startswith("lin")]
+
     def forward(self, x: Images, y: Images) -> Float[Tensor, " b"]:
         x, y = (as_colour(z, self.side) for z in (x, y))
         return self.net(x, y).flatten()
 
     def embed(self, x: Images) -> Float[Tensor, "b p"]:
         """e(x) with LPIPS(x, y) = ‖e(x) − e(y)‖²: the normalised features, scaled by √(w_l/hw)."""
+        from lpips import normalize_tensor
+
         features = self.net.net(self.net.scaling_layer(as_colour(x, self.side)))
         scaled = [
-            lpips.normalize_tensor(f) * (weight.clamp(min=0) / f[0, 0].numel()).sqrt()
-            for f, weight in zip(features, self.net.lins.parameters(), strict=True)
+            normalize_tensor(f) * (weight.clamp(min=0) / f[0, 0].numel()).sqrt()
+            for f, weight in zip(features, self.heads, strict=True)
         ]
         return torch.cat([f.flatten(1) for f in scaled], dim=1)
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import os
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +55,48 @@ def write_json(path: Path, value: Any) -> None:
     replace_file(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+def read_json(path: Path) -> Any:
+    """Read a JSON file; :class:`InputError` if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is missing, damaged or no JSON file ({error}).") from None
+
+
+def same_run(a: Any, b: Any) -> bool:
+    """Whether two records of what a run is are the same; floats to a ten-thousandth.
+
+    What is measured of a network is rounded otherwise by another processor, which makes no other run of it.
+    """
+    a, b = (json.loads(json.dumps(record)) for record in (a, b))
+
+    def same(x: Any, y: Any) -> bool:
+        if isinstance(x, dict) and isinstance(y, dict):
+            return x.keys() == y.keys() and all(same(x[key], y[key]) for key in x)
+        if isinstance(x, list) and isinstance(y, list):
+            return len(x) == len(y) and all(map(same, x, y))
+        if isinstance(x, float) and isinstance(y, float):
+            return math.isclose(x, y, rel_tol=1e-4)
+        return x == y
+
+    return same(a, b)
+
+
+PACKAGE = Path(str(resources.files("s4s_nb"))).resolve()
+INSTALLED = (PACKAGE / "data/MANIFEST.json").is_file()
+"""Whether this is an installed wheel: it has ``data/`` within the package, a checkout has it beside it."""
+DATA = (PACKAGE if INSTALLED else PACKAGE.parent) / "data"
+"""The folder of everything that is bundled: weights, references, learned solvers and results."""
 
 
 @lru_cache
 def manifest() -> dict[str, dict[str, Any]]:
     """What ``data/`` must hold: {file: {"sha256", "bytes", "origin", "licence"}}."""
-    return json.loads((DATA / "MANIFEST.json").read_text(encoding="utf-8"))
+    return read_json(DATA / "MANIFEST.json")
 
 
 @lru_cache
-def bundled(name: str) -> Path:
+def data_file(name: str) -> Path:
     """The path of a file of ``data/``, once its sha256 was found to be that of the manifest.
 
     Raises:
@@ -71,12 +104,12 @@ def bundled(name: str) -> Path:
     """
     expected = choose(manifest(), name, "file of data/")["sha256"]
     path = DATA / name
+    cure = "install s4s_nb again." if INSTALLED else f"restore it with: git checkout -- data/{name}"
     if not path.exists():
-        raise InputError(f"data/{name} is missing; restore it with: git checkout -- data/{name}")
+        raise InputError(f"data/{name} is missing; {cure}")
     if sha256(path) != expected:
         raise InputError(
-            f"data/{name} is damaged or was replaced (its sha256 is not the manifest's);"
-            f" restore it with: git checkout -- data/{name}"
+            f"data/{name} is damaged or was replaced (its sha256 is not the manifest's); {cure}"
         )
     return path
 
@@ -95,8 +128,22 @@ def digest(*tensors: Tensor) -> str:
     return sha.hexdigest()
 
 
-def bundle(name: str, origin: str, licence: str) -> None:
-    """Enter (or renew) a file of ``data/`` in the manifest."""
+def check_writable_data() -> None:
+    """Check that ``data/`` is that of a checkout, the only one to write to.
+
+    Raises:
+        InputError: it is that of an installed wheel.
+    """
+    if INSTALLED:
+        raise InputError(
+            "The data/ of an installed s4s_nb stays as it is; to write to it, work in a checkout of the"
+            " repository, installed with: pip install -e ."
+        )
+
+
+def enter_in_manifest(name: str, origin: str, licence: str) -> None:
+    """Enter (or renew) a file of ``data/`` in the manifest; only in a checkout."""
+    check_writable_data()
     path = DATA / name
     manifest.cache_clear()  # another process may have entered its own
     entries = manifest() if (DATA / "MANIFEST.json").exists() else {}
@@ -108,4 +155,4 @@ def bundle(name: str, origin: str, licence: str) -> None:
     }
     write_json(DATA / "MANIFEST.json", dict(sorted(entries.items())))
     manifest.cache_clear()
-    bundled.cache_clear()
+    data_file.cache_clear()

@@ -1,6 +1,7 @@
 """Grids: where a solver steps. Each function returns N+1 strictly falling levels, float64."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -79,6 +80,9 @@ def _in_time(unit: Tensor, sigma_max: float, sigma_min: float, schedule: Schedul
     inner = schedule.level((first + unit[1:-1] * (last - first)) ** power)
     return check_grid(torch.cat([ends[:1], inner, ends[1:]]))
 
+
+GridName = Literal["karras", "logsnr", "uniform", "quadratic"]
+"""The names of grids, as type checkers and the command line know them."""
 
 GRIDS: dict[str, Callable[[int, float, float, Schedule], Grid]] = {
     "karras": lambda n, high, low, schedule: karras(n, high, low),

@@ -96,6 +96,15 @@ class VPLinear(_VariancePreserving):
         return 2 * integral / (self.beta_min + root)
 
 
+def native_clock(schedule: Schedule | None) -> Schedule:
+    """The process in whose native time grids and DEIS step.
+
+    That of the model; VP's with linear β where there is none, or where time is the level itself: in EDM's
+    σ few-step grids are useless, and VP's time is what is usual for its models.
+    """
+    return VPLinear() if schedule is None or isinstance(schedule, VE) else schedule
+
+
 @dataclass(frozen=True)
 class VPCosine(_VariancePreserving):
     """VP with α(t) = cos u / cos u_0, u = (π/2)(t + s)/(1 + s) (Nichol and Dhariwal 2021, eq. 17).

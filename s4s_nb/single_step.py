@@ -19,6 +19,11 @@ Node = float | Tensor
 """A fraction of the step in λ."""
 
 
+def _as_number(r: Node) -> Tensor:
+    """A node as a tensor, as students have it: torch rounds powers of floats otherwise."""
+    return torch.as_tensor(r, dtype=torch.float64)
+
+
 def _euler_step(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a[None], (b - a).reshape(1, 1)
 
@@ -31,6 +36,7 @@ def _heun_step(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def _dpm2_step(a: Tensor, b: Tensor, r: Node = 0.5) -> tuple[Tensor, Tensor]:
     """DPM-Solver-2: a stage at the fraction r of the step in λ (Lu et al. 2022, algorithm 4)."""
+    r = _as_number(r)
     s = a ** (1 - r) * b**r
     d, zero = b - a, torch.zeros_like(a)
     last = torch.stack([d * (1 - 1 / (2 * r)), d / (2 * r)])
@@ -39,6 +45,7 @@ def _dpm2_step(a: Tensor, b: Tensor, r: Node = 0.5) -> tuple[Tensor, Tensor]:
 
 def _dpm3_step(a: Tensor, b: Tensor, r1: Node = 1 / 3, r2: Node = 2 / 3) -> tuple[Tensor, Tensor]:
     """DPM-Solver-3: stages at r1, r2 of the step in λ (Lu et al. 2022, algorithm 5)."""
+    r1, r2 = _as_number(r1), _as_number(r2)
     s1, s2 = a ** (1 - r1) * b**r1, a ** (1 - r2) * b**r2
     h, zero = (a / b).log(), torch.zeros_like(a)
     g2 = s2 * r2 / r1 * (torch.expm1(r2 * h) / (r2 * h) - 1)

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s4s_nb.denoisers import Denoiser
-from s4s_nb.errors import InputError
+from s4s_nb.denoisers import Condition, Denoiser
+from s4s_nb.errors import DivergedError, InputError
 from s4s_nb.files import digest, read_safetensors, write_safetensors
 
 FORMAT = "s4s_nb solver 1"
@@ -68,12 +68,12 @@ class Solver:
                 )
         for key in ("sigmas", *shapes):
             if not torch.isfinite(getattr(self, key)).all():
-                raise InputError(f"Solver {self.name!r} has NaN or infinite numbers in {key}.")
+                raise DivergedError(f"Solver {self.name!r} has NaN or infinite numbers in {key}.")
         for key in ("A", "B"):
             if torch.triu(getattr(self, key), 1).any():
                 raise InputError(f"Solver {self.name!r} uses the future: {key} must be lower-triangular.")
         if (self.sigmas.diff() > 0).any() or self.sigmas[-1] < 0 or (self.model_sigmas <= 0).any():
-            raise InputError(
+            raise DivergedError(
                 f"Levels of solver {self.name!r} must fall and stay positive (only the last may be 0)."
             )
 
@@ -108,38 +108,62 @@ class Solver:
 
 def combine(weights: Float[Tensor, " n"], vectors: list[Tensor]) -> Tensor:
     """Σ_j w_j v_j over the vectors so far; zeros are skipped, unless they are being learned."""
-    used = range(len(vectors)) if weights.requires_grad else weights.nonzero().flatten().tolist()
-    terms = [weights[j] * vectors[j] for j in used]
-    return sum(terms[1:], start=terms[0]) if terms else torch.zeros_like(vectors[0])
+    if weights.requires_grad:
+        terms = [weights[j] * vector for j, vector in enumerate(vectors)]
+        return sum(terms[1:], start=terms[0])
+    used = [(w, v) for w, v in zip(weights.tolist(), vectors, strict=False) if w]
+    if not used:
+        return torch.zeros_like(vectors[0])
+    total = used[0][0] * used[0][1]
+    for weight, vector in used[1:]:  # in one pass a term, where a product and a sum would be two
+        total = torch.add(total, vector, alpha=weight)
+    return total
 
 
 def trajectory(
-    denoise: Denoiser, x: Tensor, solver: Solver, known: tuple[list[Tensor], list[Tensor]] = ([], [])
+    denoise: Denoiser,
+    x: Tensor,
+    solver: Solver,
+    cond: Condition | None = None,
+    known: tuple[list[Tensor], list[Tensor]] = ([], []),
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Run the table from x = x_0 and return all states x_0 … x_N and all outputs D_0 … D_{N−1}.
 
-    ``known`` are the first states and outputs, where another table with the same first rows has them
-    already: i + 1 states and as many outputs spare the first i + 1 evaluations.
+    Args:
+        cond: what the denoiser takes beside x and sigma, by name, with the batch in front.
+        known: the first states and outputs, where another table with the same first rows has them
+            already: i + 1 states and as many outputs spare the first i + 1 evaluations.
 
     Raises:
-        InputError: if a prediction has another shape than its input, or is not finite.
+        InputError: if a prediction has another shape than its input.
+        DivergedError: if one is not finite.
     """
-    states, outputs = known[0] + ([] if known[0] else [x]), list(known[1])
+    states, outputs, cond = known[0] + ([] if known[0] else [x]), list(known[1]), cond or {}
     for i in range(len(states) - 1, solver.nfe):
         if len(outputs) == i:
-            outputs.append(denoise(solver.kappa[i] * states[i], solver.model_sigmas[i]))
+            outputs.append(denoise(solver.kappa[i] * states[i], solver.model_sigmas[i], **cond))
             check_prediction(outputs[i], x, i, solver)
         states.append(combine(solver.A[i], states) + combine(solver.B[i], outputs))
     return states, outputs
 
 
-def sample(denoise: Denoiser, x: Tensor, solver: Solver) -> Tensor:
-    """The end point x_N of :func:`trajectory`, started from x at level σ_0."""
-    return trajectory(denoise, x, solver)[0][-1]
+def solve(denoise: Denoiser, x: Tensor, solver: Solver, cond: Condition | None = None) -> Tensor:
+    """The end point x_N of :func:`trajectory`, started from x at level σ_0.
+
+    Example:
+        >>> x = solver.sigmas[0] * torch.randn(16, 3, 32, 32)
+        >>> images = solve(denoise, x, solver)
+    """
+    return trajectory(denoise, x, solver, cond)[0][-1]
 
 
-def check_prediction(d: Tensor, x: Tensor, i: int, solver: Solver) -> None:
+def check_prediction(d: Any, x: Tensor, i: int, solver: Solver) -> None:
     """Refuse a prediction that would spoil the run silently."""
+    if not isinstance(d, Tensor):
+        raise InputError(
+            f"The denoiser returned a {type(d).__name__}, not a tensor; of a library's output object return"
+            " the part that holds the prediction, as .sample or [0]."
+        )
     if d.shape == x.shape and torch.isfinite(d).all():
         return
     where = f"at evaluation {i + 1} of {solver.nfe} (sigma = {solver.model_sigmas[i].item():.4g})"
@@ -148,7 +172,7 @@ def check_prediction(d: Tensor, x: Tensor, i: int, solver: Solver) -> None:
             f"The denoiser returned shape {tuple(d.shape)} for input {tuple(x.shape)} {where};"
             " it must predict the clean image, in the shape of its input."
         )
-    raise InputError(
+    raise DivergedError(
         f"The denoiser returned NaN or infinity {where};"
         " check the model at this level, or start from a smaller sigma."
     )

@@ -1,0 +1,286 @@
+"""Quality of a solver, from held-out noise: against the teacher, and real images if there are any."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from s4s_nb.classic import AS_USED, make_solver
+from s4s_nb.comparison import Comparison
+from s4s_nb.denoisers import Condition, Counted, Denoiser
+from s4s_nb.distances import lpips_distance, rmse
+from s4s_nb.errors import InputError
+from s4s_nb.frechet import (
+    Features,
+    Moments,
+    bootstrap_error,
+    extrapolated,
+    features,
+    frechet_distance,
+    moments,
+)
+from s4s_nb.grids import GRIDS, Grid
+from s4s_nb.pairs import PER_SEED, run
+from s4s_nb.runtime import bar, batch_size, map_batches, synchronize
+from s4s_nb.schedules import Schedule
+from s4s_nb.solvers import Solver
+
+FEWEST = 4
+"""Samples that a Fréchet distance and its limit can be taken of."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a bundled model is judged against; ``data/NAME_reference.safetensors``.
+
+    real: moments of the features of all real test images. floor: features of real training images,
+    whose distance to ``real`` at the same count is what a perfect sampler would get. teacher: images
+    of the teacher from test noises 0, 1, … neighbours: the training images nearest to the first ones.
+    """
+
+    real: Moments
+    floor: Tensor
+    teacher: Tensor
+    neighbours: Tensor
+
+    def floor_distance(self, count: int) -> float:
+        """Fréchet distance of ``count`` real training images to the real test images."""
+        return frechet_distance(moments(self.floor[:count]), self.real)
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """What a judge needs of a model; :class:`s4s_nb.models.Model` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def denoise(self) -> Denoiser: ...
+    @property
+    def network(self) -> Counted: ...
+    @property
+    def reference(self) -> Reference | None: ...
+    @property
+    def has_images(self) -> bool: ...
+    def starts(self, split: str, count: int, first: int = 0) -> Tensor: ...
+    def condition(self, split: str, count: int, first: int = 0) -> Condition: ...
+    def images(self, states: Tensor) -> Tensor: ...
+    def teacher(self, refine: int = 1) -> Solver: ...
+    @property
+    def schedule(self) -> Schedule | None: ...
+    def grid(self, name: str) -> Callable[[int], Grid]: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """The teacher's images of some noises, and their features where they are images."""
+
+    images: Tensor
+
+    @cached_property
+    def features(self) -> Features:
+        """Features of all of them."""
+        return features(self.images)
+
+
+@lru_cache(maxsize=2)
+def target_of(model: Judged, samples: int, seed: int) -> Target:
+    """The teacher's images of the test noises of a seed: stored ones where there are any, else made."""
+    stored = model.reference.teacher if model.reference else torch.zeros(0)
+    if seed == 0 and samples <= len(stored):
+        return Target(stored[:samples].to(model.device))
+    return Target(sampled(model, model.teacher(), samples, seed, title="teacher")[0])
+
+
+def sampled(
+    model: Judged, solver: Solver, samples: int, seed: int = 0, title: str | None = None
+) -> tuple[Tensor, float]:
+    """Images of the test noises of a seed, from x_T itself, and the seconds that they took."""
+    first = seed * PER_SEED
+    starts, cond = model.starts("test", samples, first), model.condition("test", samples, first)
+    synchronize(model.device)
+    started = time.perf_counter()
+    images = model.images(run(model.denoise, starts, solver, cond, title=title))
+    synchronize(model.device)
+    return images, time.perf_counter() - started
+
+
+def sample(model: Judged, solver: Solver, count: int = 16, seed: int = 0) -> Tensor:
+    """Images of the first ``count`` test noises of a seed, (count, c, h, w) in [−1, 1].
+
+    Example:
+        >>> images = sample(model, make_solver("dpmpp-2m", 5, model.grid("karras")), count=16)
+    """
+    return sampled(model, solver, count, seed)[0]
+
+
+def evaluate(
+    model: Judged, solver: Solver, samples: int = 500, seed: int = 0, title: str | None = None
+) -> dict[str, Any]:
+    """Sample from x_T of the test noises (never from a relaxed start) and measure.
+
+    Returns a row: nfe as counted at the network, of which guidance takes two an evaluation; rmse and, of
+    images, lpips to the teacher's of the same noises, and fd_teacher, a Fréchet distance to them as a set,
+    with fd_teacher_limit, what it tends to with more samples; the same to real images, where there are any;
+    seconds_per_100.
+
+    Args:
+        samples: how many test noises.
+        seed: which: seed s begins at number 10,000 s.
+
+    Raises:
+        InputError: fewer than four samples, or more than a seed has.
+
+    Example:
+        >>> evaluate(model, make_solver("dpmpp-2m", 5, model.grid("karras")), samples=100)["lpips"]
+    """
+    return judged(model, solver, samples, seed, title)[0]
+
+
+def judged(
+    model: Judged, solver: Solver, samples: int = 500, seed: int = 0, title: str | None = None
+) -> tuple[dict[str, Any], Tensor]:
+    """The row of :func:`evaluate`, and the images."""
+    check_count(samples)
+    target = target_of(model, samples, seed)
+    model.network.nfe = 0
+    images, seconds = sampled(model, solver, samples, seed, title)
+    row = {
+        "nfe": model.network.nfe // -(-samples // batch_size(model.device)),
+        **distances_to(model, images, target),
+        "seconds_per_100": 100 * seconds / samples,
+    }
+    return row, images
+
+
+def check_count(samples: int) -> None:
+    """:class:`InputError` where so many samples cannot be judged."""
+    if not FEWEST <= samples <= PER_SEED:
+        raise InputError(
+            f"A solver can be judged on {FEWEST} to {PER_SEED:,} samples; asked for {samples}."
+        )
+
+
+def distances_to(model: Judged, images: Tensor, target: Target) -> dict[str, Any]:
+    """Distances of images from some test noises to the teacher's and to the real ones."""
+    row = {"samples": len(images), "rmse": float(rmse(images, target.images).mean())}
+    if not model.has_images:
+        return row
+    f, g = features(images), target.features
+
+    def to_teacher(chosen: Tensor) -> float:
+        return frechet_distance(moments(f[chosen]), moments(g[chosen]))
+
+    return {
+        **row,
+        **lpips_of(images, target.images),
+        **real_distances(f, model.reference),
+        "fd_teacher": frechet_distance(moments(f), moments(g)),
+        "fd_teacher_limit": extrapolated(to_teacher, len(images)),
+        "fd_teacher_error": bootstrap_error(f, moments(g)),
+    }
+
+
+def lpips_of(images: Tensor, target: Tensor) -> dict[str, float]:
+    """Mean LPIPS to the images of the same noises, and its standard error."""
+    lpips = pairwise(lpips_distance(str(images.device)), images, target).cpu()
+    return {"lpips": float(lpips.mean()), "lpips_error": float(lpips.std() / len(lpips) ** 0.5)}
+
+
+def real_distances(f: Features, ref: Reference | None) -> dict[str, float]:
+    """Fréchet distance of samples to the real images, and its limit; nothing where there are none."""
+    if ref is None:
+        return {}
+
+    def to_real(chosen: Tensor) -> float:
+        return frechet_distance(moments(f[chosen]), ref.real)
+
+    return {"fd_real": to_real(torch.arange(len(f))), "fd_real_limit": extrapolated(to_real, len(f))}
+
+
+def evaluate_teacher(model: Judged, samples: int = 500, seed: int = 0) -> dict[str, Any]:
+    """The teacher's own row: its images against the real ones; a stored teacher is timed on 100 noises."""
+    check_count(samples)
+    target = target_of(model, samples, seed)
+    few = min(100, samples)
+    model.network.nfe = 0
+    _, seconds = sampled(model, model.teacher(), few, seed, title="teacher")
+    own = dict.fromkeys(
+        ("rmse", "lpips", "fd_teacher", "fd_teacher_limit") if model.has_images else ("rmse",), 0.0
+    )
+    real = real_distances(target.features, model.reference) if model.has_images else {}
+    nfe = model.network.nfe // -(-few // batch_size(model.device))
+    return {"nfe": nfe, "samples": samples, **own, **real, "seconds_per_100": 100 * seconds / few}
+
+
+@torch.inference_mode()
+def pairwise(distance: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Distances of many pairs of images."""
+    size = batch_size(x.device)
+    parts = list(zip(x.split(size), y.split(size), strict=True))
+    return torch.cat(map_batches(lambda part: distance(*part), parts, x.device))
+
+
+# ---------------------------------------------------------------- beside the classical ones
+
+SHOWN = 10
+"""Images a row of the picture."""
+
+
+def compare(
+    model: Judged,
+    nfe: int = 5,
+    solvers: Sequence[Solver] = (),
+    grids: Sequence[str] = tuple(GRIDS),
+    samples: int = 500,
+    seed: int = 0,
+) -> Comparison:
+    """Classical solvers as they are used, on every grid, beside ``solvers`` and the teacher.
+
+    Args:
+        nfe: evaluations of the classical solvers; ``solvers`` keep their own.
+        solvers: learned ones, or any others.
+        grids: where the classical ones step.
+        samples, seed: as in :func:`evaluate`.
+
+    Returns:
+        A :class:`s4s_nb.comparison.Comparison`: ``rows`` as :func:`evaluate` gives them, printed as a
+        table, and ``picture()``, a figure of the first images where there are any.
+
+    Example:
+        >>> print(compare(model, nfe=5, solvers=[result.solver]))
+    """
+    classical = [
+        (
+            {"solver": label, "kind": "classical", "grid": grid},
+            make_solver(name, nfe, model.grid(grid), lower, model.schedule),
+        )
+        for grid in grids
+        for label, (name, lower) in AS_USED.items()
+    ]
+    learned = [
+        ({"solver": s.name, "kind": "learned", "grid": s.info.get("grid", "own")}, s) for s in solvers
+    ]
+    return side_by_side(model, [*classical, *learned], samples, seed)
+
+
+def side_by_side(
+    model: Judged, solvers: Sequence[tuple[dict[str, str], Solver]], samples: int = 500, seed: int = 0
+) -> Comparison:
+    """Solvers with their names, and the teacher, judged on the same noises."""
+    rows, images = [], []
+    target_of(model, samples, seed)  # the teacher, with a bar of its own
+    for names, solver in bar(solvers, desc="comparing", mininterval=1):
+        row, pictures = judged(model, solver, samples, seed)
+        rows.append({"model": model.name, **names, **row})
+        images.append(pictures[:SHOWN])
+    names = {"model": model.name, "solver": "teacher", "kind": "teacher", "grid": "own"}
+    rows.append({**names, **evaluate_teacher(model, samples, seed)})
+    images.append(target_of(model, samples, seed).images[:SHOWN])
+    return Comparison(rows, images)

@@ -1,0 +1,167 @@
+"""Learning a solver: :func:`learn` does all of it, for any model; the modules below it are its parts.
+
+problem     what is compared, and every mean over pairs
+methods     what moves, in which turns, by which optimiser: a table
+gauss_newton, bfgs, adam, ld3      the optimisers, a generator each
+loop        the one loop in which they run: resume, best on validation, record
+starts      where to start from
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from s4s_nb.errors import InputError, choose
+from s4s_nb.families import make_student
+from s4s_nb.files import read_json, same_run, write_json
+from s4s_nb.grids import GRIDS
+from s4s_nb.learn.loop import Result, learn_student
+from s4s_nb.learn.methods import METHODS
+from s4s_nb.learn.problem import Problem
+from s4s_nb.learn.starts import STARTS, best_start
+from s4s_nb.pairs import PER_SEED, Pairs, PairStore
+from s4s_nb.student import Student
+
+__all__ = ["Problem", "Result", "learn", "learn_student"]
+
+RACE_PAIRS = 40
+"""Of the training pairs, at most, in the race that picks start and grid."""
+
+
+def learn(
+    model,
+    nfe: int = 5,
+    method: str = "joint",
+    *,
+    start: str | None = None,
+    grid: str | None = None,
+    order: int = 3,
+    consistent: bool = False,
+    lower_final: bool | None = None,
+    pairs: int | None = None,
+    validation_pairs: int | None = None,
+    out: Path | str | None = None,
+    seed: int = 0,
+    batch: int = 20,
+    progress: bool = True,
+    **options: Any,
+) -> Result:
+    """Learn a solver with ``nfe`` evaluations for a model.
+
+    By default everything that may move, coefficients, levels and the levels at which the model is asked,
+    is learned at once by BFGS from 160 pairs of the teacher, starting from that classic solver and grid
+    which are best on the validation pairs.
+
+    Args:
+        model: a :class:`s4s_nb.models.Model`, bundled or your own.
+        method: s4s moves the coefficients, ld3 the levels, joint all at once, s4s-alt the two in turns;
+            see :mod:`s4s_nb.learn.methods`.
+        start, grid: the classic solver and the grid to start from; a short race picks what is left out.
+        order: how many past outputs a step may mix.
+        consistent: keep the weights of a step at a sum of 1.
+        lower_final: start from the classic solver with its order lowered at the end; as it is used, if
+            left out.
+        pairs, validation_pairs: how many pairs of the teacher to learn from and to choose by; the method's
+            number, and half as many.
+        out: the file to write, .safetensors; pairs and progress are kept in a folder beside it, from which
+            a run that was stopped goes on.
+        seed: which noises are learned from (:data:`s4s_nb.pairs.PER_SEED`), and the order of batches.
+        batch: samples at a time.
+        progress: whether bars are shown.
+        options: of :func:`s4s_nb.learn.loop.learn_student`: optimiser, rounds, iterations, radius, and
+            those of the optimiser itself.
+
+    Returns:
+        A :class:`s4s_nb.learn.loop.Result`: ``solver``, the table; ``student``, the module that it is of;
+        ``history`` and ``record`` of the learning; ``plot()``.
+
+    Raises:
+        InputError: an unknown name, too few or too many pairs, a single step where levels are to be
+            learned, a file name that is no .safetensors, or a folder that belongs to another run.
+
+    Example:
+        >>> result = learn(load("fashion"), nfe=5, out="five.safetensors")
+        >>> sample(load("fashion"), result.solver, count=16)
+    """
+    recipe = choose(METHODS, method, "method")
+    count = recipe.pairs if pairs is None else pairs
+    others = count // 2 if validation_pairs is None else validation_pairs
+    if not (2 <= count <= PER_SEED and 1 <= others <= PER_SEED):
+        raise InputError(
+            f"Learning takes 2 to {PER_SEED:,} pairs, half as many more validate; got {count} and {others}."
+        )
+    if grid is not None:
+        choose(GRIDS, grid, "grid")
+    file = solver_file(out)
+    starts, grids = [start] if start else list(STARTS), [grid] if grid else list(GRIDS)
+    recipe.tool(options.get("optimiser"), options.get("radius"))  # refuses before minutes of the teacher
+    for each in starts:
+        recipe.plan(student_for(model, each, grids[0], nfe, order, consistent, lower_final))
+    work = file.with_suffix(".work") if file else None
+    train = teacher_pairs(model, "train", count, seed, work, progress)
+    validation = teacher_pairs(model, "validation", others, seed, work, progress)
+    problem = Problem(model.denoise, train, validation, model.embed, batch)
+    start, grid = picked(model, problem, nfe, starts, grids, work)
+    student = student_for(model, start, grid, nfe, order, consistent, lower_final)
+    if options.get("optimiser") == "adam":
+        options = {"seed": seed, **options}
+    state = work / f"{method}.safetensors" if work else None
+    result = learn_student(problem, student, method, state_file=state, progress=progress, **options)
+    moved = any(getattr(student, part).any() for part in ("levels", "offsets"))
+    record = {
+        "model": model.name,
+        "grid": f"{grid}, moved" if moved else grid,
+        "order": order,
+        "seed": seed,
+    }
+    solver = replace(result.solver, info={**result.solver.info, **record})
+    if file:
+        solver.save(file)
+    return replace(result, solver=solver)
+
+
+def picked(
+    model, problem: Problem, nfe: int, starts: list[str], grids: list[str], work: Path | None
+) -> tuple[str, str]:
+    """The only start and grid, or those that a race picks; its pick is kept for a run that goes on."""
+    if len(starts) == len(grids) == 1:
+        return starts[0], grids[0]
+    asked = {"nfe": nfe, "starts": starts, "grids": grids, **problem.identity()}
+    kept = work / "race.json" if work else None
+    if kept and kept.exists() and same_run((known := read_json(kept))["asked"], asked):
+        return known["picked"]["start"], known["picked"]["grid"]
+    few = replace(problem, train=problem.train[:RACE_PAIRS])
+    start, grid = best_start(few, model.grid, nfe, model.schedule, grids, starts)
+    if kept:
+        write_json(kept, {"asked": asked, "picked": {"start": start, "grid": grid}})
+    return start, grid
+
+
+def student_for(
+    model, start: str, grid: str, nfe: int, order: int, consistent: bool, lower_final: bool | None
+) -> Student:
+    """The student of a model around a classic solver on a named grid."""
+    lower = STARTS.get(start, False) if lower_final is None else lower_final
+    return make_student(start, nfe, model.grid(grid), order, consistent, lower, schedule=model.schedule)
+
+
+def solver_file(out: Path | str | None) -> Path | None:
+    """Where the solver is written; :class:`InputError` for another ending than .safetensors."""
+    if out is None:
+        return None
+    file = Path(out)
+    file = file if file.suffix else file.with_suffix(".safetensors")
+    if file.suffix != ".safetensors":
+        raise InputError(f"A solver is written as .safetensors; {out} has another ending.")
+    return file
+
+
+def teacher_pairs(model, split: str, count: int, seed: int, work: Path | None, progress: bool) -> Pairs:
+    """The teacher's pairs of a split; kept in a folder, made where they are missing."""
+    title = f"teacher, {split}" if progress else None
+    first = seed * PER_SEED
+    if work is None:
+        return model.pairs(split, count, first, progress)
+    store = PairStore(work / split, model, model.teacher(), count, split, shard=20, first=first)
+    store.make(title)
+    return store.load()

@@ -1,0 +1,111 @@
+"""The methods, as data: what moves, in which turns, by which optimiser, from how many pairs.
+
+    s4s        coefficients                          (Frankel et al. 2025, algorithm 1)
+    ld3        levels and offsets                    (Tong et al. 2025)
+    joint      all of them at once                   (Frankel et al. 2025, algorithm 3)
+    s4s-alt    levels and offsets, then coefficients, in turns    (algorithm 2)
+
+    repeat K times:   Ξ ← argmin_Ξ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     levels and offsets, φ held
+                      φ ← argmin_φ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     coefficients, Ξ held
+
+A new method is a new row.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from s4s_nb.errors import InputError, choose
+from s4s_nb.learn.adam import adam
+from s4s_nb.learn.bfgs import bfgs
+from s4s_nb.learn.gauss_newton import gauss_newton
+from s4s_nb.learn.ld3 import ld3
+from s4s_nb.student import Student
+
+COEFFICIENTS = ("coefficients",)
+TIMES = ("levels", "offsets")
+ALL = COEFFICIENTS + TIMES
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How one turn is learned.
+
+    learn: a generator that yields after each improvement; see :func:`s4s_nb.learn.loop.learn_student`.
+    whole, turn: how many iterations it has where there is a single turn, and where there are several:
+        steps of Gauss–Newton and BFGS, epochs of Adam, rounds of LD3's recipe.
+    relaxed: whether it moves the starts.
+    title: its name in records.
+    """
+
+    learn: Callable[..., Iterator[float | None]]
+    whole: int
+    turn: int
+    title: str
+    relaxed: bool = False
+
+
+OPTIMISERS = {
+    "gauss-newton": Optimiser(gauss_newton, whole=5, turn=1, title="Gauss-Newton"),
+    "bfgs": Optimiser(bfgs, whole=25, turn=5, title="BFGS"),
+    "adam": Optimiser(adam, whole=10, turn=1, title="Adam", relaxed=True),
+    "ld3": Optimiser(ld3, whole=7, turn=7, title="RMSprop, SGD", relaxed=True),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table of methods.
+
+    turns: what moves, turn by turn, in one round. rounds: how many of them.
+    optimiser: the one that is used if none is named. pairs: from how many it learns.
+    own: optimisers that mean another one here, by name: LD3 has a recipe of its own by first order.
+    batches: pairs an update, where an optimiser of first order has batches.
+    """
+
+    turns: tuple[tuple[str, ...], ...]
+    optimiser: str
+    pairs: int
+    rounds: int = 1
+    own: dict[str, str] = field(default_factory=dict)
+    batches: int = 20
+
+    def tool(self, name: str | None = None, radius: float | None = None) -> Optimiser:
+        """The optimiser of a name, or the method's own.
+
+        Raises:
+            InputError: an unknown name, LD3's recipe for another method, or a radius for an optimiser that
+                has no relaxed starts.
+        """
+        asked = name or self.optimiser
+        tool = choose(OPTIMISERS, self.own.get(asked, asked), "optimiser")
+        if tool is OPTIMISERS["ld3"] and self.turns != (TIMES,):
+            raise InputError("LD3's own recipe learns levels alone; learn by adam, or take the method ld3.")
+        if radius and not tool.relaxed:
+            raise InputError(f"{tool.title} has no relaxed starts; leave the radius out, or learn by adam.")
+        return tool
+
+    def plan(self, student: Student, rounds: int | None = None) -> list[tuple[str, ...]]:
+        """The turns of a run, each with those parts that the student has.
+
+        Raises:
+            InputError: none of a turn's parts is there, as on a single step, which has no levels to learn.
+        """
+        planned = []
+        for turn in self.turns:
+            there = tuple(part for part in turn if getattr(student, part).numel())
+            student.sizes(there or turn)  # says what is missing
+            planned.append(there)
+        return planned * (self.rounds if rounds is None else rounds)
+
+
+MethodName = Literal["s4s", "ld3", "joint", "s4s-alt"]
+OptimiserName = Literal["gauss-newton", "bfgs", "adam", "ld3"]
+"""The keys of :data:`METHODS` and :data:`OPTIMISERS`, as type checkers and the command line know them."""
+
+METHODS = {
+    "s4s": Method((COEFFICIENTS,), "gauss-newton", pairs=80),
+    "ld3": Method((TIMES,), "gauss-newton", pairs=80, own={"adam": "ld3"}, batches=2),
+    "joint": Method((ALL,), "bfgs", pairs=160),
+    "s4s-alt": Method((TIMES, COEFFICIENTS), "gauss-newton", pairs=80, rounds=8, batches=40),
+}

@@ -1,0 +1,202 @@
+"""What is to be learned: a denoiser, a teacher's pairs, and an embedding in which end points are compared.
+
+    min_φ  E_{x_T}  ‖ e(Ψ_φ(x_T)) − e(Ψ_*(x_T)) ‖²
+
+with Ψ_φ the student, Ψ_* the teacher and e the embedding: the hard objective (Frankel et al. 2025,
+algorithm 1). LPIPS is such a distance, the mean squared error with e(x) = x another. Every mean over
+pairs is taken here, batch by batch, and the targets are embedded once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from s4s_nb.denoisers import Denoiser
+from s4s_nb.distances import Embedding
+from s4s_nb.errors import DivergedError, InputError
+from s4s_nb.files import digest
+from s4s_nb.pairs import Pairs, fingerprint
+from s4s_nb.runtime import map_batches
+from s4s_nb.solvers import Solver, solve
+from s4s_nb.student import Student
+
+KEPT_BYTES = 2**30
+"""Most memory that embedded targets may take; those of more pairs are embedded anew each time."""
+
+LEARNED = ("A", "B", "model_sigmas", "kappa")
+"""The numbers of a table that its end point depends on."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pairs, and their embedded targets where those are kept."""
+
+    pairs: Pairs
+    embedded: Tensor | None = None
+
+
+Linearised = Callable[[Batch], tuple[Tensor, Tensor]]
+"""A batch → residuals (p,) of all its pairs and their derivatives (m, p)."""
+
+
+@dataclass(eq=False)
+class Problem:
+    """Pairs to learn from and pairs to choose by.
+
+    Args:
+        denoise: the model; by gradients it is asked from several threads at once.
+        train, validation: the teacher's pairs, of other noises each.
+        embed: states (b, …) → vectors (b, p) whose squared distance is to be small.
+        batch: samples at a time.
+
+    Raises:
+        InputError: no pairs.
+    """
+
+    denoise: Denoiser
+    train: Pairs
+    validation: Pairs
+    embed: Embedding
+    batch: int = 20
+
+    def __post_init__(self):
+        if not len(self.train) or not len(self.validation):
+            raise InputError("Learning needs at least one training and one validation pair.")
+
+    # ------------------------------------------------------------ values
+
+    @cached_property
+    def train_batches(self) -> list[Batch]:
+        """The training pairs in order."""
+        return self.batches(self.train)
+
+    @cached_property
+    def validation_batches(self) -> list[Batch]:
+        """The validation pairs in order."""
+        return self.batches(self.validation)
+
+    @torch.no_grad()
+    def batches(self, pairs: Pairs) -> list[Batch]:
+        """Pairs cut into batches, with their targets embedded if those fit into :data:`KEPT_BYTES`."""
+        parts = pairs.split(self.batch)
+        one = self.embed(pairs.targets[:1])
+        if len(pairs) * one.nbytes > KEPT_BYTES:
+            return [Batch(part) for part in parts]
+        embedded = map_batches(lambda part: self.embed(part.targets), parts, pairs.targets.device)
+        return [Batch(part, target) for part, target in zip(parts, embedded, strict=True)]
+
+    def residual(self, ends: Tensor, batch: Batch) -> Float[Tensor, "b p"]:
+        """e(end points) − e(targets)."""
+        return self.embed(ends) - self.target(batch)
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Float[Tensor, "b p"]:
+        """e(targets), as they are kept or anew."""
+        return self.embed(batch.pairs.targets) if batch.embedded is None else batch.embedded
+
+    def pair_distances(self, solver: Solver, pairs: Pairs) -> Float[Tensor, " b"]:
+        """Squared distance of every end point to the teacher's, of any pairs; differentiable."""
+        return self.distances_of(solver, Batch(pairs))
+
+    def loss(self, solver: Solver, pairs: Pairs) -> Float[Tensor, ""]:
+        """Their mean."""
+        return self.pair_distances(solver, pairs).mean()
+
+    def distances_of(self, solver: Solver, batch: Batch) -> Float[Tensor, " b"]:
+        """Squared distance of every end point to the teacher's; differentiable."""
+        ends = solve(self.denoise, batch.pairs.starts, solver, batch.pairs.cond)
+        return self.residual(ends, batch).square().sum(1)
+
+    @torch.no_grad()
+    def distances(self, solver: Solver) -> Float[Tensor, " n"]:
+        """The same of every validation pair; infinity of all where the solver blows up."""
+        batches = self.validation_batches
+        try:
+            parts = map_batches(partial(self.distances_of, solver), batches, self.validation.starts.device)
+        except DivergedError:
+            return torch.full((len(self.validation),), torch.inf, dtype=torch.float64)
+        return torch.cat(parts).double().cpu()
+
+    def distance(self, student: Student, by: Float[Tensor, " m"], parts: Sequence[str]) -> float:
+        """Mean validation distance of a student with some parts moved; infinity where it blows up."""
+        try:
+            with torch.no_grad():
+                solver = student.moved(by, parts)
+        except DivergedError:
+            return float("inf")
+        return float(self.distances(solver).mean())
+
+    # ------------------------------------------------------------ gradients
+
+    def value_and_gradient(
+        self, student: Student, by: Float[Tensor, " m"], parts: Sequence[str]
+    ) -> tuple[float, Float[Tensor, " m"]]:
+        """Mean training distance and its gradient; infinity and 0 where the student blows up.
+
+        The batches give the gradient in the table's numbers, from which it goes on to the parameters
+        once: the table is built a single time.
+        """
+        by = by.detach().clone().requires_grad_()
+        try:
+            with torch.enable_grad():
+                solver = student.moved(by, parts)
+            values, slopes = zip(*self.of_table(solver), strict=True)
+        except DivergedError:
+            return float("inf"), torch.zeros_like(by)
+        moving = [getattr(solver, key) for key in LEARNED if getattr(solver, key).requires_grad]
+        totals = [torch.stack(parts).sum(0) / len(self.train) for parts in zip(*slopes, strict=True)]
+        (gradient,) = torch.autograd.grad(moving, by, totals)
+        value = float(sum(values)) / len(self.train)
+        if not (torch.isfinite(gradient).all() and value < float("inf")):
+            return float("inf"), torch.zeros_like(by)
+        return value, gradient
+
+    @torch.enable_grad()
+    def of_table(self, solver: Solver) -> list[tuple[Tensor, list[Tensor]]]:
+        """Summed distance of every training batch, and its gradient in those numbers that move."""
+
+        def total(batch: Batch) -> tuple[Tensor, list[Tensor]]:
+            own = {key: leaf(getattr(solver, key)) for key in LEARNED}  # of this thread
+            value = self.distances_of(Solver("trial", solver.sigmas.detach(), **own), batch).sum()
+            moving = [number for number in own.values() if number.requires_grad]
+            return value.detach().double(), list(torch.autograd.grad(value, moving))
+
+        return map_batches(total, self.train_batches, self.train.starts.device)
+
+    # ------------------------------------------------------------ identity
+
+    def identity(self) -> dict:
+        """What tells this problem from another: data, network and embedding."""
+        pairs, one = (self.train, self.validation), self.validation[:1]
+        sigma = one.starts.double().square().mean().sqrt().cpu()  # near that of the start
+        with torch.no_grad():
+            halved = (self.embed(one.targets) - self.embed(0.5 * one.targets)).double().square().sum()
+        return {
+            "pairs": len(self.train),
+            "validation_pairs": len(self.validation),
+            "data": digest(*(t for p in pairs for t in (p.starts, p.targets, *p.cond.values()))),
+            "denoiser": fingerprint(
+                self.denoise, one.starts, torch.stack([sigma, sigma / 10, sigma / 100]), one.cond
+            ),
+            "embedding": float(halved),
+            "batch": self.batch,
+        }
+
+
+def leaf(number: Tensor) -> Tensor:
+    """A copy that takes a gradient if the original did."""
+    return number.detach().clone().requires_grad_(number.requires_grad)
+
+
+def paired_gain(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """Mean of the differences, pair by pair, and its standard error (0 for a single pair)."""
+    if not torch.isfinite(after).all():
+        return 0.0, 0.0
+    if not torch.isfinite(before).all():
+        return float("inf"), 0.0
+    gain = before - after
+    return float(gain.mean()), float(gain.std() / len(gain) ** 0.5) if len(gain) > 1 else 0.0

@@ -1,0 +1,121 @@
+"""Learnable levels: grids that stay grids, and levels of their own for the model.
+
+A clock τ is a monotone function of the level: σ itself, log σ, or the native time of a process. A grid
+of N steps divides the way from τ_0 to τ_N, whose ends are exact, by N − 1 free numbers θ:
+
+    softmax   u = softmax(log u° + (θ, 0)),       τ_i = τ_0 + (τ_N − τ_0) Σ_{k≤i} u_k     (LD3, DSS)
+    sticks    p_j = sigmoid(logit p°_j + θ_j),    τ_i = τ_N + (τ_0 − τ_N) Π_{j≤i} p_j     (GS, eq. 14)
+
+with u° or p° the shares of a reference grid, which is θ = 0. The model may be asked at levels beside
+those of the steps ("decoupled", LD3): ξ_j moves one in the clock by at most a part w of the smallest gap g,
+
+    τ(s_j) = τ_j + w g tanh ξ_j,      s_0 = σ_0,
+
+so that none leaves its place between its neighbours, and none stops for lack of a gradient.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from s4s_nb.errors import DivergedError, InputError, choose
+from s4s_nb.grids import Grid, check_grid
+from s4s_nb.schedules import VE, Schedule
+from s4s_nb.solvers import Solver
+
+Clock = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+"""τ(σ) and its inverse; of a schedule (schedule.time, schedule.level)."""
+LOG: Clock = (torch.log, torch.exp)
+
+
+def softmax_shares(shares: Tensor, theta: Tensor) -> Tensor:
+    """Share of the way that lies behind each inner node, from that of every step at θ = 0."""
+    logits = shares.log() + torch.cat([theta, theta.new_zeros(1)])
+    return logits.softmax(0).cumsum(0)[:-1]
+
+
+def stick_shares(shares: Tensor, theta: Tensor) -> Tensor:
+    """The same by sticks: a step leaves the part p_j of what was left."""
+    left = 1 - shares.cumsum(0)[:-1]
+    kept = left / torch.cat([left.new_ones(1), left[:-1]])
+    return 1 - torch.sigmoid(kept.logit() + theta).cumprod(0)
+
+
+SHARES = {"softmax": softmax_shares, "sticks": stick_shares}
+"""How θ divides the way, by name."""
+
+
+def moved_in(clock: Clock, sigmas: Tensor, by: Tensor) -> Tensor:
+    """Levels whose time in a clock is moved; by 0 they stay to the bit, whatever the clock rounds."""
+    time, level = clock
+    tau = time(sigmas)
+    return sigmas * (level(tau + by) / level(tau))
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """θ (N − 1,) → N + 1 levels, differentiable; θ = 0 is the reference grid, to the bit.
+
+    Raises:
+        InputError: an unknown kind, or a reference that the clock takes to infinity.
+        DivergedError: when called with θ so far out that two levels are the same number.
+    """
+
+    reference: Grid
+    clock: Clock = LOG
+    kind: str = "softmax"
+
+    def __post_init__(self):
+        choose(SHARES, self.kind, "kind of grid parameters")
+        if not torch.isfinite(self.clock[0](check_grid(self.reference))).all():
+            raise InputError("This clock takes a level of the grid to infinity; choose another clock.")
+
+    @property
+    def size(self) -> int:
+        """How many parameters."""
+        return len(self.reference) - 2
+
+    def __call__(self, theta: Float[Tensor, " m"]) -> Grid:
+        """The levels."""
+        tau = self.clock[0](self.reference)
+        way, divided = tau[-1] - tau[0], SHARES[self.kind]
+        shares = tau.diff() / way
+        by = way * (divided(shares, theta) - divided(shares, torch.zeros_like(theta)))
+        inner = moved_in(self.clock, self.reference[1:-1], by)
+        levels = torch.cat([self.reference[:1], inner, self.reference[-1:]])
+        if not (levels.diff() < 0).all():
+            raise DivergedError(
+                "Levels have run together, or are no numbers: their parameters are too large."
+            )
+        return levels
+
+
+def decoupled(
+    solver: Solver, model_sigmas: Float[Tensor, " n"], schedule: Schedule | None = None, held: str = "data"
+) -> Solver:
+    """The same solver with its model asked at levels s_j of their own.
+
+    Its input is the state x̃ itself, or, with the ``schedule`` of the process, what stays is the
+    network's own input x_t = α x̃ and only its time moves: κ_j = α(σ_j)/α(s_j). What is held of the
+    answer is the clean image D_j, as DLMS does with a data-predicting network; or the noise that it
+    implies at s_j, as LD3 and GS do,
+
+        ε_j = (κ_j x_j − D_j)/s_j,    to be used as the image x_j − σ_j ε_j = (1 − κ_j r_j) x_j + r_j D_j,
+
+    r_j = σ_j/s_j, which is linear in what the table mixes anyway.
+
+    Raises:
+        InputError: ``held`` is neither "data" nor "noise".
+    """
+    choose({"data": 0, "noise": 0}, held, "meaning of a model level")
+    process = schedule or VE()
+    sigmas = solver.model_sigmas
+    kappa = process.alpha(sigmas) / process.alpha(model_sigmas)
+    A, B = solver.A, solver.B
+    if held == "noise":
+        r = sigmas / model_sigmas
+        A, B = A + B * (1 - kappa * r), B * r
+    return Solver(solver.name, solver.sigmas, A, B, model_sigmas, kappa, solver.info)

@@ -1,0 +1,142 @@
+"""Models: what can be sampled, learned for and judged, bundled or anybody's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from s4s_nb.classic import make_solver
+from s4s_nb.denoisers import Condition, Counted, Denoiser
+from s4s_nb.distances import LPIPS_SIDE, Embedding, lpips_distance
+from s4s_nb.errors import InputError
+from s4s_nb.evaluate import Reference
+from s4s_nb.grids import Grid, make_grid
+from s4s_nb.pairs import Pairs, run, seeded_noise
+from s4s_nb.runtime import batch_size, map_batches
+from s4s_nb.schedules import Schedule, native_clock
+from s4s_nb.solvers import Solver
+
+Conditions = Callable[[str, int, int], Condition]
+"""(split, count, first) → what samples ``first``, ``first`` + 1, … of a split are conditioned on."""
+
+
+def states_are_images(states: Tensor) -> Tensor:
+    """What decodes the states of a model in pixel space."""
+    return states
+
+
+@dataclass(eq=False)
+class Model:
+    """A denoiser, and what is needed to sample it, to learn a solver for it and to judge one.
+
+    Args:
+        denoise: D = denoise(x, sigma, **cond), see :mod:`s4s_nb.denoisers`. x is float32 (b, …), sigma a
+            float64 tensor without dimensions; BFGS and Adam differentiate it, so it must not run under
+            ``no_grad``.
+        shape: of a state, without the batch.
+        sigma_max, sigma_min: the levels between which it is sampled.
+        name: how tables call it.
+        schedule: of its process, if its network lives in a native time: uniform and quadratic grids and
+            DEIS step in it, and a learned model level moves only that time
+            (:func:`s4s_nb.levels.decoupled`).
+        decode: end states → images in [−1, 1], differentiable; states are images if left out.
+        embedding: images → vectors whose squared distance is to be learned by; LPIPS for images of one or
+            three channels, else the end states themselves, compared by their squared difference.
+        conditions: (split, count, first) → what the samples first … first + count − 1 of a split are
+            conditioned on, by name, a tensor each with ``count`` in front, as
+            ``lambda split, count, first: {"label": torch.arange(first, first + count) % 10}``; nothing if
+            left out.
+        teacher_solver: whose end points are the targets; UniPC-3 with 60 evaluations on Karras's grid.
+        device: where it is sampled.
+        side: to how many pixels a side smaller images are enlarged in the LPIPS to learn by; judges keep
+            to 64.
+        network: what is counted as one evaluation; the denoiser if left out.
+        load_reference: reads what bundled models are judged against.
+
+    Example:
+        >>> model = Model(denoise, shape=(3, 64, 64), sigma_max=80.0, sigma_min=0.002)
+        >>> model.pairs("train", 80)  # noises, and the teacher's images of them
+    """
+
+    denoise: Denoiser
+    shape: tuple[int, ...]
+    sigma_max: float
+    sigma_min: float
+    name: str = "model"
+    schedule: Schedule | None = None
+    decode: Callable[[Tensor], Tensor] = states_are_images
+    embedding: Embedding | None = None
+    conditions: Conditions | None = None
+    teacher_solver: Solver | None = None
+    device: str = "cpu"
+    side: int = 2 * LPIPS_SIDE
+    network: Counted = None  # type: ignore[assignment]
+    load_reference: Callable[[], Reference] | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise InputError(
+                f"A model is sampled from sigma_max down to sigma_min > 0; got {self.sigma_max:g} and"
+                f" {self.sigma_min:g}."
+            )
+        if self.network is None:
+            self.denoise = self.network = Counted(self.denoise)
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, shape={self.shape}, sigma {self.sigma_max:g} to {self.sigma_min:g})"
+
+    @cached_property
+    def reference(self) -> Reference | None:
+        """The stored teacher and the real images of a bundled model; None for others."""
+        return self.load_reference() if self.load_reference else None
+
+    def condition(self, split: str, count: int, first: int = 0) -> Condition:
+        """What the samples of a split from number ``first`` on are conditioned on."""
+        cond = self.conditions(split, count, first) if self.conditions else {}
+        return {name: value.to(self.device) for name, value in cond.items()}
+
+    def starts(self, split: str, count: int, first: int = 0) -> Tensor:
+        """x_T = σ_max ε from seeded noise."""
+        return self.sigma_max * seeded_noise(split, count, self.shape, first).to(self.device)
+
+    @torch.inference_mode()
+    def images(self, states: Tensor) -> Tensor:
+        """Images of many end states."""
+        parts = states.split(batch_size(states.device))
+        return torch.cat(map_batches(self.decode, parts, states.device))
+
+    @cached_property
+    def has_images(self) -> bool:
+        """Whether its end states decode to images of one or three channels, which LPIPS can judge."""
+        with torch.no_grad():
+            one = self.decode(torch.zeros(1, *self.shape, device=self.device))
+        return one.ndim == 4 and one.shape[1] in (1, 3)
+
+    def embed(self, states: Tensor) -> Tensor:
+        """States (b, …) → vectors (b, p) whose squared distance is to be learned by."""
+        images = self.decode(states)
+        if self.embedding is not None:
+            return self.embedding(images)
+        return (
+            lpips_distance(self.device, self.side).embed(images) if self.has_images else images.flatten(1)
+        )
+
+    def grid(self, name: str) -> Callable[[int], Grid]:
+        """The function (steps) → levels of a named grid over this model's range."""
+        clock = native_clock(self.schedule)
+        return lambda steps: make_grid(name, steps, self.sigma_max, self.sigma_min, clock)
+
+    def teacher(self, refine: int = 1) -> Solver:
+        """The many-step solver whose end points are the targets; with ``refine`` times the steps of the
+        usual one, where the model brings none of its own."""
+        if self.teacher_solver is not None and refine == 1:
+            return self.teacher_solver
+        return make_solver("unipc-3-bh2", 60 * refine, self.grid("karras"))
+
+    def pairs(self, split: str, count: int, first: int = 0, progress: bool = True) -> Pairs:
+        """``count`` starts of a split, from number ``first`` on, with the teacher's end points."""
+        starts, cond = self.starts(split, count, first), self.condition(split, count, first)
+        title = f"teacher, {split}" if progress else None
+        return Pairs(starts, run(self.denoise, starts, self.teacher(), cond, title=title), cond)

@@ -1,0 +1,237 @@
+"""Teacher trajectories: pairs of a noise and the end point that a many-step solver gives it; and a store.
+
+On disk, pairs lie in shards that are made once, checked by hash, and made again if damaged. A folder holds
+``manifest.json``, which says what the pairs are, and for each shard a safetensors file with a JSON beside
+it that has its sha256 and is written last. Noises are not stored: seeds are.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from s4s_nb.denoisers import Condition, Denoiser
+from s4s_nb.errors import InputError, choose
+from s4s_nb.files import read_json, read_safetensors, same_run, sha256, write_json, write_safetensors
+from s4s_nb.runtime import batch_size, map_batches, wait_for_all, world
+from s4s_nb.solvers import Solver, solve, trajectory
+
+SEEDS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
+"""First noise seed of each split; a split holds at most a million, so that they are disjoint."""
+PER_SEED = 10_000
+"""Noises of a split for one seed of a command: seed s learns from number 10,000 s on."""
+
+
+def seeded_noise(split: str, count: int, shape: tuple[int, ...], first: int = 0) -> Tensor:
+    """Standard normal noise (count, *shape), one CPU generator and one seed a sample.
+
+    Sample k of a split is the same on every device and for every batch size.
+    """
+    start = choose(SEEDS, split, "split") + first
+    if not 0 <= first <= first + count <= 1_000_000:
+        raise InputError(f"A split holds a million noises; asked for {first} to {first + count}.")
+    generators = (torch.Generator().manual_seed(start + k) for k in range(count))
+    return torch.stack([torch.randn(shape, generator=g) for g in generators])
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Starts x_T at level σ_0, the teacher's end points, and what each sample is conditioned on."""
+
+    starts: Float[Tensor, "n ..."]
+    targets: Float[Tensor, "n ..."]
+    cond: Condition = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, chosen: slice | Tensor) -> "Pairs":
+        """Some of the pairs, by slice or by index."""
+        return Pairs(self.starts[chosen], self.targets[chosen], part_of(self.cond, chosen))
+
+    def split(self, batch: int) -> list["Pairs"]:
+        """The pairs in order, at most ``batch`` at a time."""
+        return [self[first : first + batch] for first in range(0, len(self), batch)]
+
+
+def part_of(cond: Condition, chosen: slice | Tensor) -> Condition:
+    """The condition of some samples."""
+    return {name: value[chosen] for name, value in cond.items()}
+
+
+@torch.inference_mode()
+def run(
+    denoise: Denoiser,
+    starts: Tensor,
+    solver: Solver,
+    cond: Condition | None = None,
+    batch: int | None = None,
+    title: str | None = None,
+) -> Tensor:
+    """End points of ``solver`` from many starts, by batches (see :func:`map_batches`)."""
+
+    def end(part: slice) -> Tensor:
+        return solve(denoise, starts[part], solver, part_of(cond or {}, part))
+
+    size = batch or batch_size(starts.device)
+    parts = [slice(first, first + size) for first in range(0, len(starts), size)]
+    return torch.cat(map_batches(end, parts, starts.device, title))
+
+
+@torch.inference_mode()
+def fingerprint(
+    denoise: Denoiser, start: Tensor, sigmas: Float[Tensor, " levels"], cond: Condition | None = None
+) -> list[float]:
+    """Numbers by which a denoiser, with its weights, guidance and condition, is known again.
+
+    For every level two means over D of one start: |D|, and the step from one number of it to the next.
+    """
+    outputs = [denoise(start / sigmas[0] * sigma, sigma, **(cond or {})).double() for sigma in sigmas]
+    means = [(d.abs().mean(), d.flatten().diff().abs().mean()) for d in outputs]
+    return [float(mean) for pair in means for mean in pair]
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """What a store of pairs needs of a model; :class:`s4s_nb.models.Model` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def denoise(self) -> Denoiser: ...
+    def starts(self, split: str, count: int, first: int = 0) -> Tensor: ...
+    def condition(self, split: str, count: int, first: int = 0) -> Condition: ...
+
+
+@dataclass(frozen=True)
+class PairStore:
+    """``count`` pairs of a model's split and a teacher, in shards of ``shard`` pairs each.
+
+    levels: where along the way the teacher's states are kept too: at its nodes nearest to these.
+    first: number of the split's noise that the first pair starts from.
+    """
+
+    folder: Path
+    model: Sampled
+    teacher: Solver
+    count: int
+    split: str = "train"
+    shard: int = 50
+    levels: tuple[float, ...] = ()
+    first: int = 0
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are when all are made."""
+        return -(-self.count // self.shard)
+
+    @property
+    def nodes(self) -> list[int]:
+        """The teacher's nodes at which states are kept."""
+        distance = (self.teacher.sigmas.log()[:, None] - torch.tensor(self.levels).double().log()).abs()
+        return distance.argmin(0).tolist() if self.levels else []
+
+    def manifest(self) -> dict:
+        """What the pairs are; a folder with another manifest holds other pairs."""
+        start, cond = (
+            draw(self.split, 1, self.first) for draw in (self.model.starts, self.model.condition)
+        )
+        return {
+            "format": "s4s_nb.pairs.v2",
+            "model": self.model.name,
+            "denoiser": fingerprint(self.model.denoise, start, self.teacher.sigmas[[0, -2]], cond),
+            "split": self.split,
+            "first": self.first,
+            "shard": self.shard,
+            "teacher": self.teacher.name,
+            "teacher_nfe": self.teacher.nfe,
+            "teacher_digest": self.teacher.digest,
+            "sigmas": self.teacher.sigmas.tolist(),
+            "state_sigmas": [float(self.teacher.sigmas[node]) for node in self.nodes],
+        }
+
+    def path(self, index: int) -> Path:
+        """The file of a shard."""
+        return self.folder / f"{index:05d}.safetensors"
+
+    def whole(self, index: int) -> bool:
+        """Whether a shard is there with all the pairs it should have, bit for bit as it was made."""
+        record = self.path(index).with_suffix(".json")
+        try:
+            known = json.loads(record.read_text(encoding="utf-8"))
+            same = known["sha256"] == sha256(self.path(index)) and known["first"] == self.start_of(index)
+            return same and known["pairs"] >= self.size(index)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def start_of(self, index: int) -> int:
+        """Number of the noise that a shard starts from."""
+        return self.first + index * self.shard
+
+    def size(self, index: int) -> int:
+        """Pairs in a shard: the last one may have fewer."""
+        return min(self.shard, self.count - index * self.shard)
+
+    def check(self) -> dict:
+        """The manifest; :class:`InputError` if the folder's says that it holds other pairs."""
+        path, manifest = self.folder / "manifest.json", self.manifest()
+        if path.exists() and not same_run(read_json(path), manifest):
+            raise InputError(
+                f"{self.folder} holds other pairs (see its manifest.json); choose another folder."
+            )
+        return manifest
+
+    def make(self, title: str | None = "teacher") -> None:
+        """Make the shards that are missing or damaged.
+
+        Killed at any moment, or run twice at once, it leaves whole shards and goes on from them: files
+        appear by renaming, and everyone writes the same bytes. Under torchrun each process makes its own
+        share of the shards, and waits for the others at the end.
+
+        Raises:
+            InputError: the folder holds other pairs.
+        """
+        write_json(self.folder / "manifest.json", self.check())
+        rank, processes = world(self.model.device)
+        own = range(rank, self.shards, processes)  # of all, since others may be done before this one looks
+        missing = [index for index in own if not self.whole(index)]
+        map_batches(self.make_shard, missing, self.model.device, title if rank == 0 else None)
+        wait_for_all()
+
+    @torch.inference_mode()
+    def make_shard(self, index: int) -> None:
+        """Run the teacher for one shard and write it, then its hash."""
+        first, count = self.start_of(index), self.size(index)
+        starts, cond = (
+            draw(self.split, count, first) for draw in (self.model.starts, self.model.condition)
+        )
+        states, _ = trajectory(self.model.denoise, starts, self.teacher, cond)
+        tensors = {"targets": states[-1]}
+        if self.levels:
+            tensors["states"] = torch.stack([states[node] for node in self.nodes], dim=1)
+        write_safetensors(self.path(index), tensors, {})
+        record = {"sha256": sha256(self.path(index)), "pairs": count, "first": first}
+        write_json(self.path(index).with_suffix(".json"), record)
+
+    def load(self) -> Pairs:
+        """All pairs.
+
+        Raises:
+            InputError: a shard is missing or damaged, or the folder holds other pairs.
+        """
+        self.check()
+        bad = [index for index in range(self.shards) if not self.whole(index)]
+        if bad:
+            raise InputError(f"Shards {bad} of {self.folder} are missing or damaged; make them again.")
+        targets = torch.cat(
+            [read_safetensors(self.path(index))[0]["targets"] for index in range(self.shards)]
+        )
+        starts = self.model.starts(self.split, self.count, self.first)
+        cond = self.model.condition(self.split, self.count, self.first)
+        return Pairs(starts, targets[: self.count].to(starts), cond)

@@ -1,0 +1,54 @@
+"""Pictures of images: rows of samples beside their solvers, and sheets of them."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from s4s_nb.files import replace_file
+
+
+def image_grid(images: dict[str, Tensor], side: float = 0.75) -> Figure:
+    """Images in [−1, 1], (n, c, h, w) a row: solvers along the rows, same noises down the columns."""
+    columns = max(len(row) for row in images.values())
+    figure, axes = plt.subplots(
+        len(images),
+        columns,
+        figsize=(1.6 + side * columns, side * len(images)),
+        squeeze=False,
+        layout="constrained",
+        facecolor="white",
+    )
+    for (label, row), line in zip(images.items(), axes, strict=True):
+        for axis in line:
+            axis.axis("off")
+        for axis, image in zip(line, row, strict=False):
+            axis.imshow(as_pixels(image), cmap="gray", vmin=0, vmax=1)
+        line[0].text(-0.12, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+    figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    return figure
+
+
+def as_pixels(image: Tensor) -> np.ndarray:
+    """(c, h, w) in [−1, 1] → (h, w) or (h, w, 3) in [0, 1]."""
+    pixels = (image.detach().float().cpu().clamp(-1, 1) + 1) / 2
+    return pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, and close it."""
+    replace_file(path, lambda p: figure.savefig(p, format="png", dpi=150, bbox_inches="tight"))
+    plt.close(figure)
+
+
+def save_samples(path: Path, images: Tensor, columns: int = 10) -> None:
+    """Write images in [−1, 1] as one PNG of 256 colours, ``columns`` a row."""
+    from torchvision.utils import make_grid
+
+    sheet = make_grid(images.cpu().clamp(-1, 1) / 2 + 0.5, nrow=columns, padding=2, pad_value=1.0)
+    picture = Image.fromarray((255 * as_pixels(2 * sheet - 1)).round().astype(np.uint8))
+    picture = picture.quantize(256, dither=Image.Dither.NONE)
+    replace_file(path, lambda p: picture.save(p, "PNG", optimize=True))

@@ -1,0 +1,179 @@
+"""A sweep: a table of results, made cell by cell, that goes on where it was stopped; and its usual cell."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from filelock import FileLock
+
+from s4s_nb.distances import LPIPS_SIDE
+from s4s_nb.errors import InputError
+from s4s_nb.evaluate import evaluate
+from s4s_nb.files import read_json, write_json
+from s4s_nb.learn.loop import Result, learn_student
+from s4s_nb.learn.problem import Problem
+from s4s_nb.learn.starts import STARTS, student_at
+from s4s_nb.models import Model
+from s4s_nb.models.bundled import SETTINGS, find_solver
+from s4s_nb.pairs import PER_SEED, Pairs
+from s4s_nb.runtime import bar
+from s4s_nb.solvers import Solver
+from s4s_nb.student import Student
+
+WAYS = {
+    "s4s": ("s4s", "gauss-newton"),
+    "ld3": ("ld3", "gauss-newton"),
+    "s4s-alt": ("s4s-alt", "gauss-newton"),
+    "joint-lm": ("joint", "gauss-newton"),
+    "joint-bfgs": ("joint", "bfgs"),
+    "joint-adam": ("joint", "adam"),
+}
+"""What the tables call a way to learn: what moves, and by which optimiser."""
+EPOCHS = 4
+"""Of Adam for each turn of S4S-Alt, which has about as many evaluations: at 5 NFE some 70 a pair."""
+HOME_NFE = 5
+"""Of what is compared at one NFE alone: everything at once with turns, and solvers carried elsewhere."""
+BFGS_PAIRS = 4
+"""Of BFGS for each pair of the others: a gradient costs less than normal equations, and buys pairs."""
+SETTING_ORDER = {name: place for place, name in enumerate(SETTINGS)}
+QUALITY = ("lpips", "fd_teacher", "fd_teacher_limit", "fd_real", "fd_real_limit")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one cell may spend, and the side of images in its LPIPS: the same for every cell, and written
+    into the record."""
+
+    pairs: int
+    validation_pairs: int
+    iterations: int
+    samples: int
+    batch: int = 10  # few pairs in one batch would keep a single core busy
+    side: int = LPIPS_SIDE
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A JSON file of cells, rewritten after each one; those that it has are not made again. Several
+    processes may add to it, and the cells of a setting stay together.
+
+    keys: which entries tell a cell from another. budget: what a cell may spend.
+    """
+
+    out: Path
+    command: str
+    keys: tuple[str, ...]
+    budget: dict
+
+    def read(self) -> dict:
+        """What is there; an empty table at first.
+
+        Raises:
+            InputError: it was made with another budget.
+        """
+        empty = {"command": self.command, "budget": self.budget, "cells": []}
+        if not self.out.exists():
+            return empty
+        table = read_json(self.out)
+        if table["budget"] != empty["budget"]:
+            raise InputError(
+                f"{self.out} was made with another budget, {table['budget']}; choose another file."
+            )
+        return table
+
+    def missing(self, keys: Iterable[tuple], title: str) -> Iterator[tuple]:
+        """The keys of cells that are still to be made, with a bar if there are any."""
+        done = {tuple(cell[key] for key in self.keys) for cell in self.read()["cells"]}
+        left = [key for key in keys if key not in done]
+        return iter(bar(left, desc=title) if left else ())
+
+    def add(self, *cells: dict) -> None:
+        """Write cells that were made."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.out.with_name(f".{self.out.name}.lock")):
+            table = self.read()
+            together = sorted([*table["cells"], *cells], key=lambda cell: SETTING_ORDER[cell["setting"]])
+            write_json(self.out, table | {"cells": together})
+
+
+def pairs_for(way: str) -> int:
+    """How many times the pairs of the budget a way to learn has."""
+    return BFGS_PAIRS if WAYS[way][1] == "bfgs" else 1
+
+
+def pairs_of(model: Model, budget: Budget, seed: int = 0, times: int = 1) -> tuple[Pairs, Pairs]:
+    """Pairs to train and to validate on; each seed has its own."""
+    train, validation = (
+        model.pairs(split, times * count, seed * PER_SEED)
+        for split, count in (("train", budget.pairs), ("validation", budget.validation_pairs))
+    )
+    return train, validation
+
+
+def problem_of(model: Model, pairs: tuple[Pairs, Pairs], budget: Budget) -> Problem:
+    """What is learned from some pairs."""
+    return Problem(model.denoise, *pairs, model.embed, budget.batch)
+
+
+def learn_way(problem: Problem, student: Student, budget: Budget, way: str) -> Result:
+    """Learn by one of :data:`WAYS`.
+
+    S4S-Alt takes as many rounds as the others have iterations, with one iteration of each part in a turn.
+    BFGS has five steps and Adam :data:`EPOCHS` for each iteration.
+    """
+    method, optimiser = WAYS[way]
+    in_turns = method == "s4s-alt"
+    times = {"bfgs": 5, "adam": EPOCHS}.get(optimiser, 1)
+    return learn_student(
+        problem,
+        student,
+        method,
+        optimiser,
+        rounds=budget.iterations if in_turns else None,
+        iterations=1 if in_turns else times * budget.iterations,
+        progress=False,
+    )
+
+
+@lru_cache(maxsize=1)
+def start_quality(model: Model, start: str, grid: str, nfe: int, samples: int) -> dict[str, float]:
+    """What a solver of :data:`STARTS` has on the test noises, once for all methods that start from it."""
+    row = evaluate(model, find_solver(model, start, nfe, grid, STARTS[start]), samples)
+    return {key: row[key] for key in QUALITY}
+
+
+def learned_cell(
+    model: Model,
+    start: str,
+    grid: str,
+    nfe: int,
+    pairs: tuple[Pairs, Pairs],
+    budget: Budget,
+    way: str = "s4s",
+) -> tuple[dict, Solver]:
+    """Learn one solver, and judge it and its start on the same test noises."""
+    started = time.perf_counter()
+    student = student_at(start, model.grid(grid), nfe, model.schedule)
+    result = learn_way(problem_of(model, pairs, budget), student, budget, way)
+    seconds = time.perf_counter() - started
+    before = start_quality(model, start, grid, nfe, budget.samples)
+    after = evaluate(model, result.solver, budget.samples)
+    moved = {part for turn in result.turns for part in turn.parts}
+    cell = {
+        "setting": model.name,
+        "grid": grid,
+        "family": start,
+        "nfe": nfe,
+        "method": way,
+        "pairs": len(pairs[0]),
+        "parameters": sum(student.sizes(sorted(moved))),
+        **{f"start_{key}": value for key, value in before.items()},
+        **{key: after[key] for key in QUALITY},
+        "start_validation": result.record["validation_start"],
+        "validation": result.record["validation_best"],
+        "kept": result.record["kept"],
+        "learning_seconds": round(seconds, 1),
+    }
+    return cell, result.solver
