@@ -1,8 +1,9 @@
 """A slow learning, killed again and again, against one that nobody disturbed.
 
-python forked_learning.py adam|gauss-newton|bfgs|ld3|s4s-alt FOLDER
+python forked_learning.py s4s-adam|s4s-gauss-newton|joint-bfgs|ld3-adam|s4s-alt-gauss-newton|… FOLDER
 """
 
+import json
 import os
 import random
 import signal
@@ -14,41 +15,33 @@ from pathlib import Path
 
 import torch
 
-from s4s_nb.alternate import learn_in_phases, plan
 from s4s_nb.files import read_safetensors
-from s4s_nb.gauss_newton import learn_gauss_newton
-from s4s_nb.ld3 import learn_ld3
-from s4s_nb.learn import Learned, learn_s4s
-from s4s_nb.quasi_newton import learn_bfgs
-from s4s_nb.times import Joint
+from s4s_nb.learn.loop import Result, learn_student
 from tests.forking import forked
-from tests.test_learn import MIXTURE, distance, pairs
-from tests.test_relaxed import FAMILY
+from tests.problems import MIXTURE, TABLE, problem, student
 
-JOINT = Joint(FAMILY)
-DATA = {"train": pairs("train", 20), "validation": pairs("validation", 5), "progress": False}
-
-
-def learn_s4s_alt(denoise, state_file: Path | None = None, **options) -> Learned:
-    """Its state is a folder, with a file for every phase."""
-    learner = partial(learn_gauss_newton, denoise, embed=lambda x: x, iterations=3, **options)
-    solver, at, phases = learn_in_phases(JOINT, plan("s4s-alt", JOINT, 4), learner, state_file)
-    return Learned(solver, torch.cat(list(at.values())), [(0, phase.after) for phase in phases])
-
-
-LEARN: dict[str, tuple[int, Callable[..., Learned]]] = {
-    "adam": (
-        20,
-        partial(
-            learn_s4s, family=FAMILY, distance=distance, epochs=25, batch=5, learning_rate=3e-3, radius=0.1
-        ),
-    ),
-    "gauss-newton": (20, partial(learn_gauss_newton, family=FAMILY, embed=lambda x: x, iterations=25)),
-    "bfgs": (20, partial(learn_bfgs, family=FAMILY, embed=lambda x: x, iterations=25)),
-    "ld3": (10, partial(learn_ld3, joint=JOINT, distance=distance, rounds=(2, 4), batch=4, radius=0.1)),
-    "s4s-alt": (10, learn_s4s_alt),
+LEARN: dict[str, tuple[int, dict]] = {
+    "s4s-adam": (20, {"iterations": 25, "size": 5, "learning_rate": 3e-3, "radius": 0.1}),
+    "s4s-gauss-newton": (20, {"iterations": 25}),
+    "joint-bfgs": (20, {"iterations": 25}),
+    "ld3-adam": (10, {"iterations": 6, "alone": 2, "size": 4, "radius": 0.1}),
+    "s4s-alt-gauss-newton": (10, {"iterations": 3, "rounds": 4}),
+    "s4s-alt-adam": (10, {"iterations": 3, "rounds": 3, "size": 5, "radius": 0.1}),
+    "s4s-alt-bfgs": (10, {"iterations": 3, "rounds": 3}),
 }
-"""Each with how often it is killed."""
+"""Method and optimiser; each with how often it is killed."""
+
+
+def learn(way: str, denoise=MIXTURE, state_file: Path | None = None) -> Result:
+    method, optimiser = next(
+        (method, way.removeprefix(f"{method}-"))
+        for method in ("s4s-alt", "s4s", "ld3", "joint")
+        if way.startswith(f"{method}-")
+    )
+    given = problem(train=20, validation=5, denoise=denoise)
+    here = student("dpmpp-2m", 4)
+    options = {"state_file": state_file, "progress": False, **LEARN[way][1]}
+    return learn_student(given, here, method, optimiser, **options)
 
 
 def slow(x, sigma):
@@ -56,51 +49,60 @@ def slow(x, sigma):
     return MIXTURE(x, sigma)
 
 
-def pieces(state: Path) -> int:
-    """How many epochs, iterations or gradients the state, a file or a folder of them, has seen."""
-
-    def in_file(file: Path) -> int:
-        tensors, metadata = read_safetensors(file)
-        return len(tensors["values"]) if "values" in tensors else metadata["record"].count("[") - 1
-
-    files = state.glob("*.safetensors") if state.is_dir() else [state] if state.exists() else []
-    return sum(map(in_file, files))
+def everything(result: Result) -> tuple:
+    """All that a run ends with: every number of the table, the history and the record."""
+    return [getattr(result.solver, key) for key in TABLE], result.history, result.record
 
 
-def learn_to(run: Callable[..., Learned], state: Path, result: Path) -> None:
+def pieces(state: Path, count: int) -> int:
+    """How many steps the state has seen, with the ends of turns; ``count`` is of the steps in a turn."""
+    if not state.exists():
+        return 0
+    record = json.loads(read_safetensors(state)[1]["record"])
+    return record["turn"] * (count + 1) + record["own.steps"]
+
+
+def learn_to(way: str, state: Path, result: Path) -> None:
     """What a child does."""
-    learned = run(slow, state_file=state)
-    torch.save((learned.parameters, learned.history), result)
+    torch.save(everything(learn(way, slow, state)), result)
 
 
-def wait_for(count: int, state: Path, child: int) -> None:
-    """Until there are so many pieces, however slow the machine, or the child has ended."""
+def wait_for(enough: Callable[[], bool], child: int) -> None:
+    """Until enough was done, however slow the machine, or the child has ended."""
     ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    while pieces(state) < count and os.waitid(os.P_PID, child, ended) is None:
+    while not enough() and os.waitid(os.P_PID, child, ended) is None:
         time.sleep(0.02)
 
 
-def kill_again_and_again(method: str, folder: Path) -> None:
-    """Nothing is lost but the piece in hand, and the end has the bits of an undisturbed run."""
-    enough, learn = LEARN[method]
-    run = partial(learn, **DATA)
-    whole = run(MIXTURE)
+def kill_again_and_again(way: str, folder: Path) -> None:
+    """Nothing is lost but the piece in hand, and the end has the bits of an undisturbed run.
+
+    One file has all of a run's state, whatever its method; nothing else is left in the folder.
+    """
+    enough, options = LEARN[way]
+    count = options["iterations"] * (2 if way == "ld3-adam" else 1)  # its rounds have two halves
+    seen_of = partial(pieces, count=count)
+    numbers, history, record = everything(learn(way))
     randomness, kills, runs = random.Random(0), 0, 0
     while kills < enough:  # a fast machine may finish before the last kill, and starts over
-        state, result = folder / f"state{runs}.safetensors", folder / f"result{runs}.pt"
+        state, result = folder / str(runs) / "state.safetensors", folder / f"result{runs}.pt"
         runs, seen, finished = runs + 1, 0, False
         while not finished:
-            child = forked(partial(learn_to, run, state, result))
+            child = forked(partial(learn_to, way, state, result))
             if kills < enough:
-                wait_for(seen + randomness.randrange(3), state, child)
+                wanted = seen + randomness.randrange(3)
+                wait_for(lambda wanted=wanted, state=state: seen_of(state) >= wanted, child)
                 time.sleep(randomness.uniform(0.0, 0.05))
                 os.kill(child, signal.SIGKILL)
             finished = os.WIFEXITED(os.waitpid(child, 0)[1])
             kills += not finished
-            assert pieces(state) >= seen
-            seen = pieces(state)
-        parameters, history = torch.load(result)
-        assert torch.equal(parameters, whole.parameters) and history == whole.history
+            assert seen_of(state) >= seen
+            seen = seen_of(state)
+        own, history_of, record_of = torch.load(result)
+        assert all(map(torch.equal, own, numbers))
+        assert history_of == history, (history_of, history)
+        assert record_of == record, (record_of, record)
+        assert [path for path in state.parent.iterdir() if not path.name.startswith(".")] == [state]
 
 
 if __name__ == "__main__":

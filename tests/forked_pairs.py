@@ -15,13 +15,12 @@ from pathlib import Path
 from torch import Tensor
 
 from s4s_nb.classic import make_solver
-from s4s_nb.grids import log_snr
-from s4s_nb.pair_store import PairStore
-from s4s_nb.teachers import seeded_noise
+from s4s_nb.denoisers import Condition, Denoiser
+from s4s_nb.pairs import PairStore, seeded_noise
 from tests.forking import forked
-from tests.test_learn import MIXTURE
+from tests.problems import GRID, MIXTURE
 
-TEACHER = make_solver("dpmpp-2m", 12, lambda n: log_snr(n, 10.0, 0.01))
+TEACHER = make_solver("dpmpp-2m", 12, GRID)
 
 
 @dataclass
@@ -31,20 +30,21 @@ class Mixture:
     name: str = "mixture"
     device: str = "cpu"
     pause: float = 0.0
+    mixture: Denoiser = MIXTURE
 
     @property
-    def denoise(self):
+    def denoise(self) -> Denoiser:
         def slow(x, sigma):
             time.sleep(self.pause)
-            return MIXTURE(x, sigma)
+            return self.mixture(x, sigma)
 
         return slow
 
     def starts(self, split: str, count: int, first: int = 0) -> Tensor:
         return 10 * seeded_noise(split, count, (2,), first).double()
 
-    def labels(self, count: int, first: int = 0) -> None:
-        return None
+    def condition(self, split: str, count: int, first: int = 0) -> Condition:
+        return {}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -85,8 +85,11 @@ def company(folder: Path) -> None:
 
 
 def share(folder: Path) -> None:
-    """What a process of torchrun does."""
-    PairStore(folder / "shared", Mixture(), TEACHER, count=25, shard=5).make(title=None)
+    """What a process of torchrun does; the one that is ready first finds the other's pairs there too."""
+    slow = Mixture(pause=0.05 if os.environ["RANK"] == "1" else 0.0)
+    store = PairStore(folder / "shared", slow, TEACHER, count=25, shard=5)
+    store.make(title=None)
+    assert len(store.load()) == 25
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from s4s_nb.multistep import (
 )
 from s4s_nb.schedules import Flow
 from s4s_nb.single_step import LADDERS
-from s4s_nb.solvers import sample, trajectory
-from tests.problems import F64, MIXTURE, fake_denoiser, graded_grid, log_grid, noise, to_zero
+from s4s_nb.solvers import solve, trajectory
+from tests.problems import F64, SMOOTH, fake_denoiser, graded_grid, log_grid, noise, to_zero
 
 integrate = pytest.importorskip("scipy.integrate")
 
@@ -35,7 +35,7 @@ def adaptive(rtol: float) -> torch.Tensor:
 
     def slope(sigma, y):
         x = torch.from_numpy(y).reshape(START.shape)
-        return ((x - MIXTURE(x, torch.tensor(sigma, dtype=F64))) / sigma).ravel().numpy()
+        return ((x - SMOOTH(x, torch.tensor(sigma, dtype=F64))) / sigma).ravel().numpy()
 
     solution = integrate.solve_ivp(
         slope, (4.0, 0.05), START.ravel().numpy(), method="DOP853", rtol=rtol, atol=rtol / 10
@@ -50,7 +50,7 @@ def exact() -> torch.Tensor:
 
 def slope_of(name: str, exact: torch.Tensor, counts: list[int], grid) -> float:
     """Slope of log error on log steps by least squares."""
-    ends = [sample(MIXTURE, START, make_solver(name, n, grid)) for n in counts]
+    ends = [solve(SMOOTH, START, make_solver(name, n, grid)) for n in counts]
     errors = torch.stack([(x - exact).square().mean().sqrt() for x in ends]).log()
     # Where the grid starts with 12 tiny steps, what halves is the size of the others.
     steps = torch.tensor([float(n - 12 if grid is graded_grid else n) for n in counts], dtype=F64).log()
@@ -159,9 +159,7 @@ def test_euler_is_ddim_in_every_form(sigmas):
 
 @pytest.mark.parametrize("order", [2, 3])
 def test_adams_bashforth_in_flow_time_is_another_solver_than_in_sigma(order):
-    ends = [
-        sample(MIXTURE, START, make_solver(name + str(order), 6, log_grid)) for name in ("flow-ab", "ab")
-    ]
+    ends = [solve(SMOOTH, START, make_solver(name + str(order), 6, log_grid)) for name in ("flow-ab", "ab")]
     assert (ends[0] - ends[1]).abs().max() > 1e-2
 
 
@@ -176,13 +174,13 @@ def test_adams_bashforth_in_flow_time_has_the_textbook_s_weights_on_a_uniform_gr
 def test_a_last_level_of_0_is_the_limit_of_small_ones(name):
     def ending(last: float) -> torch.Tensor:
         levels = torch.cat([karras(5, 4.0, 0.05), torch.tensor([last], dtype=F64)])
-        return sample(MIXTURE, START, make_solver(name, 6, lambda _: levels))
+        return solve(SMOOTH, START, make_solver(name, 6, lambda _: levels))
 
     assert (ending(1e-9) - ending(0.0)).abs().max() < 1e-7
 
 
 def test_2000_steps_agree_with_an_adaptive_solver():
-    end = sample(MIXTURE, START, make_solver("unipc-3-bh2", 2000, log_grid))
+    end = solve(SMOOTH, START, make_solver("unipc-3-bh2", 2000, log_grid))
     assert (end - adaptive(1e-10)).abs().max() < 1e-6
 
 
@@ -202,7 +200,7 @@ def test_dpm_solver_3_is_the_paper_s_algorithm_5():
     u2 = x - s2 * torch.expm1(2 * h / 3) * e0 - 2 * s2 * (torch.expm1(2 * h / 3) / (2 * h / 3) - 1) * d1
     d2 = eps(u2, s2) - e0
     end = x - b * torch.expm1(h) * e0 - 1.5 * b * (torch.expm1(h) / h - 1) * d2
-    assert (sample(fake_denoiser, x, table) - end).abs().max() < 1e-12
+    assert (solve(fake_denoiser, x, table) - end).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -210,7 +208,7 @@ def test_dpm_solver_3_is_the_paper_s_algorithm_5():
 def test_nfe_is_what_was_asked_for_and_what_is_counted(name, nfe):
     solver = make_solver(name, nfe, log_grid)
     counted = Counted(fake_denoiser)
-    sample(counted, START, solver)
+    solve(counted, START, solver)
     assert counted.nfe == solver.nfe == nfe
 
 
@@ -228,7 +226,7 @@ def test_a_constant_denoiser_is_solved_exactly(name, lower_final):
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in LADDERS])
 def test_a_last_level_of_0_is_finite_and_one_plain_step(name):
     sigmas = to_zero(karras(5, 4.0, 0.05))
-    states, outputs = trajectory(MIXTURE, START, make_solver(name, 6, lambda _: sigmas))
+    states, outputs = trajectory(SMOOTH, START, make_solver(name, 6, lambda _: sigmas))
     assert torch.isfinite(states[-1]).all()
     if name.startswith(("dpmpp", "exp", "unipc")):
         assert torch.equal(states[-1], outputs[-1])
@@ -238,7 +236,7 @@ def test_a_last_level_of_0_is_finite_and_one_plain_step(name):
 def test_single_step_methods_end_at_0_with_euler(name):
     sigmas = to_zero(karras(2, 4.0, 0.05))
     stages = len(LADDERS[name])
-    states, outputs = trajectory(MIXTURE, START, make_solver(name, 2 * stages + 1, lambda _: sigmas))
+    states, outputs = trajectory(SMOOTH, START, make_solver(name, 2 * stages + 1, lambda _: sigmas))
     assert (states[-1] - outputs[-1]).abs().max() < 1e-12
     with pytest.raises(InputError, match="can spend"):
         make_solver(name, 2 * stages + 2, lambda _: sigmas)
@@ -282,7 +280,7 @@ def test_gradient_of_a_loss_in_the_levels(name):
 
     def loss(inner):
         sigmas = torch.cat([torch.tensor([4.0], dtype=F64), inner, torch.tensor([0.05], dtype=F64)])
-        return sample(fake_denoiser, START[:3], BUILDERS[name](sigmas)).square().sum()
+        return solve(fake_denoiser, START[:3], BUILDERS[name](sigmas)).square().sum()
 
     assert torch.autograd.gradcheck(loss, inner)
 

@@ -6,7 +6,7 @@ import torch
 from s4s_nb.classic import make_solver
 from s4s_nb.denoisers import (
     Counted,
-    GaussianMixture,
+    checkpointed,
     clipped,
     from_data,
     from_noise,
@@ -16,9 +16,10 @@ from s4s_nb.denoisers import (
 )
 from s4s_nb.errors import InputError
 from s4s_nb.grids import karras
+from s4s_nb.mixtures import GaussianMixture
 from s4s_nb.schedules import VE, Flow, VPCosine, VPDiscrete, VPLinear
-from s4s_nb.solvers import sample
-from tests.problems import F64, MIXTURE, noise
+from s4s_nb.solvers import solve
+from tests.problems import F64, MIXTURE, SMOOTH, noise, pairs, problem, student
 
 integrate = pytest.importorskip("scipy.integrate")
 
@@ -65,13 +66,13 @@ def native_network(process, kind: str):
 
     def net(x_t, t):
         alpha, sigma = process(t)
-        variances = alpha**2 * MIXTURE.variances + sigma**2  # of x_t, in each component
-        offsets = x_t[:, None] - alpha * MIXTURE.means
+        variances = alpha**2 * SMOOTH.variances + sigma**2  # of x_t, in each component
+        offsets = x_t[:, None] - alpha * SMOOTH.means
         densities = torch.exp(-0.5 * (offsets**2 / variances).sum(-1)) / variances.prod(-1).sqrt()
-        joint = MIXTURE.log_weights.exp() * densities
+        joint = SMOOTH.log_weights.exp() * densities
         posterior = (joint / joint.sum(-1, keepdim=True))[..., None]
         noise = (posterior * sigma * offsets / variances).sum(1)
-        data = (posterior * (MIXTURE.means + alpha * MIXTURE.variances * offsets / variances)).sum(1)
+        data = (posterior * (SMOOTH.means + alpha * SMOOTH.variances * offsets / variances)).sum(1)
         velocity = noise - data if process is flow else alpha * noise - sigma * data
         return {"data": data, "noise": noise, "velocity": velocity}[kind]
 
@@ -86,16 +87,16 @@ def test_every_process_and_prediction_gives_the_same_samples(name, kind):
     levels = sigma / alpha
     solver = make_solver("dpmpp-3m", len(levels) - 1, lambda _: levels)
     start = levels[0] * noise()
-    adapted = sample(ADAPTERS[kind](native_network(process, kind), schedule), start, solver)
-    assert (adapted - sample(MIXTURE, start, solver)).abs().max() < 1e-10
+    adapted = solve(ADAPTERS[kind](native_network(process, kind), schedule), start, solver)
+    assert (adapted - solve(SMOOTH, start, solver)).abs().max() < 1e-10
 
 
 def test_ve_velocity_is_the_noise():
     def net(x, t):
-        return (x - MIXTURE(x, t)) / t
+        return (x - SMOOTH(x, t)) / t
 
     sigma = torch.tensor(0.7, dtype=F64)
-    assert (from_velocity(net, VE())(noise(), sigma) - MIXTURE(noise(), sigma)).abs().max() < 1e-12
+    assert (from_velocity(net, VE())(noise(), sigma) - SMOOTH(noise(), sigma)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("sigma", [2.0, 0.1])
@@ -116,8 +117,8 @@ def test_posterior_mean_against_quadrature(sigma):
 
 def test_score_is_the_gradient_of_the_log_density():
     x, sigma = noise().requires_grad_(), torch.tensor(0.6, dtype=F64)
-    (gradient,) = torch.autograd.grad(MIXTURE.log_density(x, sigma).sum(), x)
-    assert (MIXTURE.score(x, sigma) - gradient).abs().max() < 1e-10
+    (gradient,) = torch.autograd.grad(SMOOTH.log_density(x, sigma).sum(), x)
+    assert (SMOOTH.score(x, sigma) - gradient).abs().max() < 1e-10
 
 
 def test_stable_at_tiny_noise_and_tiny_spread():
@@ -130,8 +131,8 @@ def test_stable_at_tiny_noise_and_tiny_spread():
 
 
 def test_draws_have_the_moments_of_the_mixture():
-    x = MIXTURE.draw(40_000, torch.Generator().manual_seed(0))
-    mean = MIXTURE.log_weights.exp() @ MIXTURE.means
+    x = SMOOTH.draw(40_000, torch.Generator().manual_seed(0))
+    mean = SMOOTH.log_weights.exp() @ SMOOTH.means
     assert (x.mean(0) - mean).abs().max() < 0.02
 
 
@@ -171,7 +172,7 @@ def test_low_precision_is_the_networks_alone():
     x = 10 * torch.randn(2, 1, 8, 8, requires_grad=True)
     ends, gradients = [], []
     for network in (net, low_precision(net)):
-        end = sample(from_data(lambda native, t, n=network: n(native / 10), VE()), x, solver)
+        end = solve(from_data(lambda native, t, n=network: n(native / 10), VE()), x, solver)
         ends.append(end.detach())
         gradients.append(torch.autograd.grad(end.square().sum(), x)[0])
     assert set(inside[:4]) == {torch.float32} and set(inside[4:]) == {torch.bfloat16}
@@ -179,3 +180,27 @@ def test_low_precision_is_the_networks_alone():
     for full, half in (ends, gradients):
         error = float((half - full).norm() / full.norm())
         assert 0 < error < 0.02
+
+
+def test_checkpointing_has_the_same_gradients_for_one_more_evaluation():
+    counted, here, gradients = Counted(MIXTURE), student("dpmpp-2m", 4), []
+    for denoise in (MIXTURE, checkpointed(counted)):
+        by = (here.zero(("coefficients",)) + 0.05).requires_grad_()
+        given = problem(denoise=denoise)
+        given.loss(here.moved(by, ("coefficients",)), pairs("train", 5)).backward()
+        gradients.append(by.grad)
+    assert torch.equal(*gradients)
+    assert counted.nfe == 2 * 4 - 1  # the first output depends on no parameter: nothing to go back to
+
+
+def test_checkpointing_takes_conditions():
+    def conditional(x, sigma, *, shift):
+        return torch.tanh(x + shift) * sigma
+
+    x, shift = noise().requires_grad_(), noise(seed=1)
+    sigma = torch.tensor(2.0, dtype=F64)
+    one, other = (
+        torch.autograd.grad(denoise(x, sigma, shift=shift).square().sum(), x)[0]
+        for denoise in (conditional, checkpointed(conditional))
+    )
+    assert torch.equal(one, other)

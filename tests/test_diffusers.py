@@ -24,7 +24,7 @@ from s4s_nb.classic import make_solver
 from s4s_nb.grids import karras, log_snr
 from s4s_nb.multistep import linear_multistep, polynomial_weights
 from s4s_nb.schedules import Flow
-from s4s_nb.solvers import Solver, sample, trajectory
+from s4s_nb.solvers import Solver, solve, trajectory
 from tests.problems import F64, fake_denoiser, noise, to_zero
 
 N = 8
@@ -181,7 +181,7 @@ def test_dpm_solver_3s_of_diffusers_is_not_the_paper_s():
 def test_table_equals_the_frozen_numbers(name):
     frozen = torch.tensor(json.loads(FROZEN.read_text())[name], dtype=F64)
     table = CASES[name][0]
-    assert (sample(fake_denoiser, start(table), table)[:2] - frozen).abs().max() < 1e-8
+    assert (solve(fake_denoiser, start(table), table)[:2] - frozen).abs().max() < 1e-8
 
 
 def freeze() -> None:
@@ -189,7 +189,7 @@ def freeze() -> None:
     numbers = {}
     for name, (table, scheduler, options, vp) in CASES.items():
         assert largest_difference(table, run_scheduler(table, scheduler, options, vp), vp) < 1e-5
-        rows = sample(fake_denoiser, start(table), table)[:2].tolist()
+        rows = solve(fake_denoiser, start(table), table)[:2].tolist()
         numbers[name] = [[round(v, 10) for v in row] for row in rows]
     FROZEN.parent.mkdir(exist_ok=True)
     FROZEN.write_text(json.dumps(numbers, indent=1) + "\n")

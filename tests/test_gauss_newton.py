@@ -1,108 +1,151 @@
 """Gauss–Newton on the exact mixture: its Jacobian is autograd's, and it beats Adam's start and end."""
 
-from functools import partial
-
 import pytest
 import torch
 
 from s4s_nb.denoisers import Counted
-from s4s_nb.families import linear_multistep_family, predictor_corrector_family, single_step_family
-from s4s_nb.gauss_newton import learn_gauss_newton, mean_distance, normal_equations
-from s4s_nb.grids import log_snr
-from s4s_nb.learn import learn_s4s
-from s4s_nb.sensitivities import end_point_tangents
-from s4s_nb.solvers import sample, trajectory
-from tests.problems import noise
-from tests.test_learn import MIXTURE, distance, pairs
+from s4s_nb.errors import InputError
+from s4s_nb.learn.gauss_newton import first_changes, normal_equations
+from s4s_nb.learn.loop import learn_student
+from s4s_nb.learn.tangents import end_point_tangents, table_derivatives
+from s4s_nb.solvers import solve, trajectory
+from s4s_nb.student import PARTS, Student
+from tests.problems import F64, MIXTURE, held_out, noise, pairs, problem, student
 
-FAMILY = linear_multistep_family("dpmpp-3m", log_snr(5, 10.0, 0.01))
-ZERO = FAMILY.zero
-
-
-def embed(x):
-    return x
+COEFFICIENTS = ("coefficients",)
+NEWTON = {"method": "s4s", "optimiser": "gauss-newton", "progress": False}
 
 
-def test_tangents_are_those_of_autograd_for_every_family():
-    grid = partial(log_snr, sigma_max=10.0, sigma_min=0.01)
-    families = (
-        linear_multistep_family("ipndm-3", grid(5)),
-        linear_multistep_family("dpmpp-3m", grid(5), consistent=True),
-        predictor_corrector_family("unipc-3-bh2", grid(5)),
-        single_step_family("dpm-3s", 7, grid),  # its nodes move the model's levels too
-        single_step_family("heun", 6, grid),
-    )
-    starts = 10 * noise(7)
-    for family in families:
-        p = 0.05 * noise(family.size, 1).flatten()
-        J = torch.autograd.functional.jacobian(lambda q, f=family: sample(MIXTURE, starts, f.table(q)), p)
-        ends, tangents = end_point_tangents(MIXTURE, starts, family, p)
-        assert torch.equal(ends, sample(MIXTURE, starts, family.table(p)))
-        assert (tangents - J.movedim(-1, 0)).abs().max() < 1e-12 * J.abs().max()
+def autograd_equations(here: Student, by: torch.Tensor, parts, data) -> tuple[torch.Tensor, torch.Tensor]:
+    """JᵀJ and Jᵀr by differentiating the whole sampling."""
+
+    def residual(p):
+        return (solve(MIXTURE, data.starts, here.moved(p, parts)) - data.targets).flatten()
+
+    J, r = torch.autograd.functional.jacobian(residual, by), residual(by)
+    return J.T @ J, J.T @ r
+
+
+@pytest.mark.parametrize(
+    ("start", "nfe", "options"),
+    [
+        ("ipndm-3", 5, {}),
+        ("dpmpp-3m", 5, {"consistent": True}),
+        ("unipc-3-bh2", 5, {}),
+        ("dpm-3s", 7, {}),  # its nodes move the model's levels too
+        ("heun", 6, {}),
+    ],
+)
+def test_tangents_are_those_of_autograd_for_every_family(start, nfe, options):
+    here, starts = student(start, nfe, **options), 10 * noise(7)
+
+    def table(q):
+        return here.moved(q, COEFFICIENTS)
+
+    p = 0.05 * noise(here.coefficients.numel(), 1).flatten()
+    J = torch.autograd.functional.jacobian(lambda q: solve(MIXTURE, starts, table(q)), p)
+    ends, tangents = end_point_tangents(MIXTURE, starts, table(p), table_derivatives(table, p))
+    assert torch.equal(ends, solve(MIXTURE, starts, table(p)))
+    assert (tangents - J.movedim(-1, 0)).abs().max() < 1e-12 * J.abs().max()
 
 
 def test_a_parameter_costs_nothing_before_its_step():
-    asked = []
+    asked, here = [], student()
 
     def denoise(x, sigma):
         asked.append(x.shape)
         return MIXTURE(x, sigma)
 
-    end_point_tangents(denoise, 10 * noise(4), FAMILY, ZERO)
+    def table(q):
+        return here.moved(q, COEFFICIENTS)
+
+    zero = here.zero(COEFFICIENTS)
+    end_point_tangents(denoise, 10 * noise(4), table(zero), table_derivatives(table, zero))
     assert len(asked) == 5  # one call a step: every tangent shares it
 
 
 @pytest.mark.parametrize(("derivatives", "tolerance"), [("differences", 0.05), ("tangents", 1e-12)])
 def test_normal_equations_are_those_of_autograd(derivatives, tolerance):
-    data = pairs("train", 20)
+    here, given = student(), problem(train=20, batch=8)
+    zero = here.zero(COEFFICIENTS)
+    expected = autograd_equations(here, zero, COEFFICIENTS, given.train)
+    found = normal_equations(given, here, zero, COEFFICIENTS, derivatives)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours - theirs).abs().max() < tolerance * theirs.abs().max()
 
-    def residual(p):
-        return (sample(MIXTURE, data.starts, FAMILY.table(p)) - data.targets).flatten()
 
-    J, r = torch.autograd.functional.jacobian(residual, ZERO), residual(ZERO)
-    JJ, Jr = normal_equations(MIXTURE, FAMILY, ZERO, data, embed, derivatives)
-    assert (JJ - J.T @ J).abs().max() < tolerance * (J.T @ J).abs().max()
-    assert (Jr - J.T @ r).abs().max() < tolerance * (J.T @ r).abs().max()
+@pytest.mark.parametrize("start", ["dpmpp-3m", "unipc-3-bh2", "dpm-2s"])
+@pytest.mark.parametrize(("derivatives", "tolerance"), [("differences", 0.05), ("tangents", 1e-10)])
+def test_normal_equations_of_moving_levels_are_those_of_autograd(start, derivatives, tolerance):
+    here, given = student(start), problem(train=20, batch=20)
+    by = 0.05 * noise(1, sum(here.sizes()))[0]
+    expected = autograd_equations(here, by, PARTS, given.train)
+    found = normal_equations(given, here, by, PARTS, derivatives)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours - theirs).abs().max() < tolerance * theirs.abs().max()
+
+
+def test_what_changes_first():
+    """Guards the evaluations that a difference may take from the undisturbed trajectory."""
+    here = student()
+    base = here.solver()
+    last_offset = here.moved(torch.tensor([0, 0, 0, 0.1], dtype=F64), ("offsets",))
+    assert first_changes(base, last_offset) == (5, 4)
+    assert first_changes(base, base) == (5, 5)
+    levels = here.moved(torch.tensor([0.1, 0, 0, 0], dtype=F64), ("levels",))
+    assert first_changes(base, levels) == (0, 1)
 
 
 def test_known_beginnings_spare_evaluations_and_change_nothing():
-    counted = Counted(MIXTURE)
-    data, moved = pairs("train", 5), ZERO.clone()
-    moved[-1] = 0.3  # the last step's oldest weight
-    states, outputs = trajectory(counted, data.starts, FAMILY.table(ZERO))
+    counted, here = Counted(MIXTURE), student()
+    starts, by = pairs("train", 5).starts, here.zero(COEFFICIENTS)
+    by[-1] = 0.3  # the last step's oldest weight
+    moved = here.moved(by, COEFFICIENTS)
+    states, outputs = trajectory(counted, starts, here.solver())
     counted.nfe = 0
-    again, _ = trajectory(counted, data.starts, FAMILY.table(moved), (states[:5], outputs[:5]))
+    again, _ = trajectory(counted, starts, moved, known=(states[:5], outputs[:5]))
     assert counted.nfe == 0
-    assert torch.equal(again[-1], sample(MIXTURE, data.starts, FAMILY.table(moved)))
+    assert torch.equal(again[-1], solve(MIXTURE, starts, moved))
+
+
+def test_differences_cost_the_evaluations_after_their_step():
+    """5 + Σ over the 12 coefficients: one of step i is followed by 5 − i evaluations."""
+    counted, here = Counted(MIXTURE), student("dpmpp-3m")
+    given = problem(train=20, batch=20, denoise=counted)
+    normal_equations(given, here, here.zero(COEFFICIENTS), COEFFICIENTS)
+    assert counted.nfe == 5 + 1 * 4 + 2 * 3 + 3 * 2 + 3 * 1 + 3 * 0
 
 
 def test_it_learns_more_in_five_iterations_than_adam_in_eighty_updates():
-    train, validation, test = pairs("train", 200), pairs("validation", 100), pairs("test", 200)
-    newton = learn_gauss_newton(MIXTURE, FAMILY, train, validation, embed, progress=False)
-    adam = learn_s4s(
-        MIXTURE, FAMILY, train, validation, distance, epochs=8, learning_rate=3e-2, progress=False
+    given = problem(train=200, validation=100)
+    start = held_out(student().solver())
+    newton = learn_student(given, student(), **NEWTON)
+    adam = learn_student(
+        given, student(), "s4s", optimiser="adam", iterations=8, learning_rate=3e-2, progress=False
     )
-    start, by_newton, by_adam = (
-        mean_distance(MIXTURE, FAMILY, p, test, embed) for p in (ZERO, newton.parameters, adam.parameters)
-    )
-    assert by_newton < by_adam < start
+    assert held_out(newton.solver) < held_out(adam.solver) < start
 
 
 def test_tangents_of_many_batches_are_those_of_one():
     """Forward mode has one level for all threads of a process, so its batches must not run side by side."""
-    data = pairs("train", 40), pairs("validation", 20)
-    options = {"iterations": 2, "derivatives": "tangents", "progress": False}
     one, many = (
-        learn_gauss_newton(MIXTURE, FAMILY, *data, embed, batch=size, **options).parameters
+        learn_student(
+            problem(batch=size), student(), iterations=2, derivatives="tangents", **NEWTON
+        ).student.coefficients
         for size in (40, 2)
     )
     assert (one - many).abs().max() < 1e-8
 
 
 def test_the_validation_distance_never_rises():
-    learned = learn_gauss_newton(
-        MIXTURE, FAMILY, pairs("train", 40), pairs("validation", 40), embed, progress=False
-    )
-    values = [value for _, value in learned.history]
+    given = problem(validation=40)
+    result = learn_student(given, student(), **NEWTON)
+    values = [value for _, _, value in result.history]
     assert values == sorted(values, reverse=True) and len(values) > 1
-    assert learned.solver.info["validation_best"] == values[-1]
+    assert result.record["validation_best"] == values[-1]
+    assert values[-1] == pytest.approx(float(given.distances(result.solver).mean()), rel=1e-12)
+
+
+def test_unknown_derivatives_are_refused():
+    with pytest.raises(InputError, match="differences, tangents"):
+        learn_student(problem(), student(), derivatives="hessians", **NEWTON)

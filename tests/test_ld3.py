@@ -1,6 +1,7 @@
-"""LD3 on the exact mixture: what it moves and when, by which recipe, and which starts it keeps."""
+"""LD3 on the exact mixture: what it moves and when, by which recipe, and which starts it keeps.
 
-from functools import partial
+That it takes the way of the code before it, update by update, is tested in test_learn.py.
+"""
 
 import pytest
 import torch
@@ -9,118 +10,94 @@ from hypothesis import strategies as st
 
 from s4s_nb.denoisers import Counted
 from s4s_nb.errors import InputError
-from s4s_nb.families import make_family
-from s4s_nb.grids import log_snr
-from s4s_nb.ld3 import learn_ld3
-from s4s_nb.learn import end_point_distances, end_point_loss
-from s4s_nb.relaxed import RelaxedStarts
-from s4s_nb.times import Joint
-from tests.test_learn import MIXTURE, distance, pairs
+from s4s_nb.learn.loop import learn_student
+from s4s_nb.learn.problem import Problem
+from s4s_nb.learn.relaxed import RelaxedStarts
+from tests.problems import F64, MIXTURE, held_out, noise, pairs, problem, same_bits, student
 
-GRID = partial(log_snr, sigma_max=10.0, sigma_min=0.01)
-TRAIN, VALIDATION = pairs("train", 12), pairs("validation", 12)
+TRAIN = pairs("train", 12)
 
 
-def joint(start="dpmpp-1", steps=3, **options) -> Joint:
-    return Joint(make_family(start, steps, GRID), **options)
+def small(**options):
+    """The student of most tests here."""
+    return student("dpmpp-1", 3, **options)
 
 
-JOINT = joint()
-SIZES = [JOINT.sizes["levels"], JOINT.sizes["offsets"]]
-
-
-def learn(j=JOINT, denoise=MIXTURE, train=TRAIN, distance=distance, **options):
-    options = {"rounds": (1, 1), "progress": False} | options
-    return learn_ld3(denoise, j, train, VALIDATION, distance, **options)
+def learn(here=None, train: int = 12, alone: int = 1, iterations: int = 2, given=None, **options):
+    given = given or problem(train=train, validation=12)
+    options = {"alone": alone, "iterations": iterations, "progress": False} | options
+    return learn_student(given, here or small(), "ld3", optimiser="adam", **options)
 
 
 @pytest.mark.parametrize("start", ["ipndm-3", "unipc-3-bh2", "dpmpp-1"])
 def test_held_out_distance_falls_and_coefficients_stay_classic(start):
-    j, test = joint(start, 5), pairs("test", 100)
-    learned = learn(j, train=pairs("train", 20)).solver
-    classic = j.family.table(j.family.zero)
-    before, after = (end_point_loss(MIXTURE, s, test, distance) for s in (classic, learned))
-    assert after < 0.75 * before
-    there = j.family.table(j.family.zero, learned.sigmas)
+    here = student(start)
+    classic = here.solver()
+    learned = learn(here, train=20).solver
+    assert held_out(learned, 100) < 0.75 * held_out(classic, 100)
+    there = student(start).table(learned.sigmas)
     assert torch.equal(there.A, learned.A) and torch.equal(there.B, learned.B)
     assert not torch.equal(learned.sigmas, classic.sigmas)
 
 
+def test_it_learns_the_student_that_it_is_handed():
+    """Guards against a recipe that begins with the classic solver: moved coefficients and levels stay."""
+    here, given = student("dpmpp-3m"), problem(train=12, validation=12)
+    numbers = 0.03 * noise(1, *here.sizes(("coefficients",)))[0]
+    here.move(numbers, ("coefficients",))
+    here.move(torch.tensor([0.2, -0.1, 0.1, 0.0], dtype=F64), ("levels",))
+    handed, levels = here.solver(), here.levels.detach().clone()
+    before = given.distance(here, here.zero(("levels",)), ("levels",))
+    result = learn(here, given=given)
+    assert result.record["validation_start"] == pytest.approx(before, rel=1e-12)
+    assert before != float(given.distances(student("dpmpp-3m").solver()).mean())
+    assert result.record["kept"] == "learned" and not torch.equal(here.levels, levels)
+    assert torch.equal(here.coefficients, numbers)
+    reached = float(given.distances(result.solver).mean())
+    assert reached == pytest.approx(result.record["validation_best"], rel=1e-12) and reached < before
+    assert not same_bits(result.solver, handed)
+
+
 def test_validation_is_hard_and_begins_with_the_classic_solver():
-    learned = learn(radius=3.0)
-    values = [value for _, value in learned.history]
-    for solver, value in ((JOINT.table(JOINT.zero), values[0]), (learned.solver, min(values))):
-        hard = float(end_point_loss(MIXTURE, solver, VALIDATION, distance))
-        assert value == pytest.approx(hard, rel=1e-12)
-    assert learned.solver.info["validation_best"] == min(values) < values[0]
-    assert values != [value for _, value in learn(radius=0.0).history]
+    given, classic = problem(train=12, validation=12), small().solver()
+    result = learn(radius=3.0)
+    values = [value for *_, value in result.history]
+    for solver, value in ((classic, values[0]), (result.solver, min(values))):
+        assert value == pytest.approx(float(given.distances(solver).mean()), rel=1e-12)
+    assert result.record["validation_best"] == min(values) < values[0]
+    assert values != [value for *_, value in learn(radius=0.0).history]
 
 
 def test_offsets_wait_for_their_rounds():
-    levels, offsets = learn(rounds=(2, 0)).parameters.split(SIZES)
-    assert levels.all() and not offsets.any()
-    assert learn(rounds=(0, 1)).parameters.all()
-    assert len(learn(joint(width=0.0)).parameters) == SIZES[0]
-
-
-def test_radius_zero_is_the_hard_objective():
-    """By the plain loop, that has the rates, the clipping and the returns to the best as well."""
-    family = JOINT.part(("levels", "offsets"))
-    levels, offsets = (part.clone().requires_grad_() for part in family.zero.split(SIZES))
-    rmsprop = torch.optim.RMSprop([levels], lr=5e-3, momentum=0.9)
-    sgd = torch.optim.SGD([offsets], lr=0.0)
-    generator, best = torch.Generator().manual_seed(0), family.zero
-    values = [float(end_point_loss(MIXTURE, family.table(best), VALIDATION, distance))]
-    for number in range(4):
-        if number == 2:
-            sgd.param_groups[0]["lr"] = 0.1 / 3
-        for half in torch.randperm(len(TRAIN), generator=generator).chunk(2):
-            levels.data, offsets.data = (part.clone() for part in best.split(SIZES))
-            for chosen in half.split(2):
-                solver = family.table(torch.cat([levels, offsets]))
-                levels.grad, offsets.grad = torch.autograd.grad(
-                    end_point_loss(MIXTURE, solver, TRAIN[chosen], distance), (levels, offsets)
-                )
-                torch.nn.utils.clip_grad_norm_([levels], 1.0)
-                torch.nn.utils.clip_grad_norm_([offsets], 1.0)
-                rmsprop.step()
-                sgd.step()
-            now = torch.cat([levels, offsets]).detach()
-            values.append(float(end_point_loss(MIXTURE, family.table(now), VALIDATION, distance)))
-            if values[-1] == min(values):
-                best = now
-            else:
-                for optimizer in (rmsprop, sgd):
-                    optimizer.param_groups[0]["lr"] *= 0.8
-    learned = learn(rounds=(2, 2), radius=0.0)
-    assert [value for _, value in learned.history] == pytest.approx(values, rel=1e-12)
-    assert torch.allclose(learned.parameters, best, rtol=1e-9)
-    assert values != sorted(values, reverse=True)  # so there was a return, and rates fell
+    here = learn(alone=2).student
+    assert here.levels.all() and not here.offsets.any()
+    here = learn(alone=0, iterations=1).student
+    assert here.levels.all() and here.offsets.all()
+    assert learn(small(width=0.0)).turns[0].parts == ("levels",)
 
 
 @settings(deadline=None, max_examples=20)
 @given(rate=st.floats(0.01, 30), radius=st.floats(0.01, 1))
 def test_a_start_is_kept_only_if_its_own_distance_fell(rate, radius):
-    ball, chosen, solver = RelaxedStarts(TRAIN, 10.0, radius), torch.arange(2, 11), JOINT.table(JOINT.zero)
-
-    def distances(some):
-        return end_point_distances(MIXTURE, solver, some, distance)
-
+    given, solver = problem(), small().solver()
+    ball, chosen = RelaxedStarts(TRAIN, 10.0, radius), torch.arange(2, 11)
     for _ in range(2):
         part, old = ball[chosen], ball.shifts.clone()
-        before = distances(part)
+        before = given.pair_distances(solver, part)
         before.mean().backward()
-        ball.descend(chosen, part, rate, lambda moved, before=before: distances(moved) < before)
+        ball.descend(
+            chosen, part, rate, lambda moved, before=before: given.pair_distances(solver, moved) < before
+        )
         moved = (ball.shifts != old).any(1)
-        assert torch.equal(moved[chosen], distances(ball[chosen]) < before)
+        assert torch.equal(moved[chosen], given.pair_distances(solver, ball[chosen]) < before)
         assert moved.sum() == moved[chosen].sum() and ball.shifts.norm(dim=1).max() <= radius * (1 + 1e-12)
 
 
 def test_learning_keeps_some_starts_and_refuses_others_by_the_updated_student(monkeypatch):
-    seen, kept, descend = [], [], RelaxedStarts.descend
+    kept, seen, descend, distances = [], [], RelaxedStarts.descend, Problem.pair_distances
 
-    def spied(x, y):
-        seen.append(30 * distance(x, y))
+    def spied(self, solver, some):
+        seen.append(30 * distances(self, solver, some))
         return seen[-1]
 
     def watched(self, chosen, part, rate, accept):
@@ -132,47 +109,50 @@ def test_learning_keeps_some_starts_and_refuses_others_by_the_updated_student(mo
         assert kept[-len(part) :] == (after < before).tolist() and not after.requires_grad
 
     monkeypatch.setattr(RelaxedStarts, "descend", watched)
-    learn(radius=1.0, distance=spied)
+    monkeypatch.setattr(Problem, "pair_distances", spied)
+    learn(radius=1.0)
     assert len(kept) == 2 * len(TRAIN) and 0 < sum(kept) < len(kept)
 
 
 def test_what_it_costs():
-    """12 updates and 5 validations of 3 evaluations; moved starts ask for one more run an update."""
-    for radius, runs in ((0.0, 17), (0.1, 29)):
+    """12 updates, 4 validations, and one each of the start and of the end, of 3 evaluations; moved starts
+    ask for one more run an update. The fingerprint asks three times."""
+    for radius, runs in ((0.0, 18), (0.1, 30)):
         counted = Counted(MIXTURE)
-        learn(denoise=counted, radius=radius)
-        assert counted.nfe == 3 * runs
+        learn(given=problem(train=12, validation=12, denoise=counted), radius=radius)
+        assert counted.nfe == 3 + 3 * runs
 
 
 def test_radius_is_ld3s_unless_given():
-    assert learn(rounds=(0, 0)).solver.info["radius"] == pytest.approx(0.001 * 2 / 3**2)
+    assert learn(iterations=0).record["radius"] == pytest.approx(0.001 * 2 / 3**2)
+    assert learn(iterations=0, radius=0.5).record["radius"] == 0.5
 
 
 def test_repeatable_for_a_seed_and_the_same_bits_after_an_interruption(tmp_path):
     whole, other = learn(radius=0.1), learn(radius=0.1, seed=1)
     assert other.history != whole.history
-    calls = iter(range(20))
+    left = 60
 
-    def interrupted(x, y):
-        if next(calls, None) is None:
+    def interrupted(x, sigma):
+        nonlocal left
+        left -= 1
+        if left < 0:
             raise KeyboardInterrupt
-        return distance(x, y)
+        return MIXTURE(x, sigma)
 
     state = {"radius": 0.1, "state_file": tmp_path / "state.safetensors"}
     with pytest.raises(KeyboardInterrupt):
-        learn(distance=interrupted, **state)
+        learn(given=problem(train=12, validation=12, denoise=interrupted), **state)
+    assert state["state_file"].exists()
     again = learn(**state)
-    assert torch.equal(again.parameters, whole.parameters) and again.history == whole.history
-    others = joint(kind="sticks"), joint(width=0.4)
-    for changed in ({"seed": 1}, {"train": TRAIN[:9]}, *({"j": other} for other in others)):
+    assert same_bits(again.solver, whole.solver) and again.history == whole.history
+    for changed in ({"seed": 1}, {"alone": 2}, {"here": small(kind="sticks")}, {"here": small(width=0.4)}):
         with pytest.raises(InputError, match="another run"):
             learn(**(state | changed))
 
 
 def test_bad_input_is_named():
-    with pytest.raises(InputError, match="at least one"):
-        learn(train=TRAIN[:0])
     with pytest.raises(InputError, match="0 or more"):
         learn(radius=-1.0)
     with pytest.raises(InputError, match="two steps"):
-        learn(joint(steps=1))
+        learn(student("dpmpp-1", 1))

@@ -1,124 +1,232 @@
-"""S4S on the exact mixture: identity at the start, gradients, improvement, best state kept."""
+"""The loop: turns, record and guard; and the numbers of the learners as they were before this loop."""
+
+import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from s4s_nb.classic import MULTISTEP, make_solver
-from s4s_nb.denoisers import GaussianMixture
+from s4s_nb.classic import make_solver
 from s4s_nb.errors import InputError
-from s4s_nb.families import linear_multistep_family
-from s4s_nb.grids import log_snr
-from s4s_nb.learn import end_point_loss, learn_s4s
-from s4s_nb.solvers import sample
-from s4s_nb.teachers import SEEDS, Pairs, seeded_noise
+from s4s_nb.learn.loop import learn_student
+from s4s_nb.learn.methods import METHODS
+from s4s_nb.learn.problem import Problem, paired_gain
+from s4s_nb.pairs import Pairs, run, seeded_noise
+from s4s_nb.solvers import Solver, solve
+from tests.problems import F64, GRID, MIXTURE, TABLE, identity, pairs, problem, same_bits, student
 
-MIXTURE = GaussianMixture(
-    torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.3, -0.9]]), torch.tensor([0.15, 0.2, 0.25])
+NEWTON = {"optimiser": "gauss-newton", "progress": False}
+
+# ---------------------------------------------------------------- numbers of old
+
+FROZEN = json.loads((Path(__file__).parent / "frozen" / "learned.json").read_text())
+TABLES, HISTORIES = FROZEN["tables"], FROZEN["histories"]
+HOW = {
+    "s4s gn": {"iterations": 3},
+    "ld3 gn": {"iterations": 3},
+    "s4s-alt gn": {"rounds": 2, "iterations": 1},
+    "joint gn": {"iterations": 3},
+    "joint bfgs": {"iterations": 12},
+    "joint adam": {"iterations": 4, "size": 20},
+    "ld3 adam": {"iterations": 3, "alone": 1, "size": 20},
+}
+
+
+@pytest.fixture(scope="module")
+def frozen_problem() -> Problem:
+    """40 and 20 pairs of UniPC with 40 steps, as the frozen solvers had them."""
+
+    def of(split: str, count: int) -> Pairs:
+        starts = 10 * seeded_noise(split, count, (2,)).double()
+        return Pairs(starts, run(MIXTURE, starts, make_solver("unipc-3-bh2", 40, GRID)))
+
+    return Problem(MIXTURE, of("train", 40), of("validation", 20), identity)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_method_and_optimiser_learns_the_frozen_solver(name, frozen_problem):
+    """Guards every step from pairs to table; BFGS, whose search along the line is another, its distance."""
+    start, how = name.split(" ", 1)
+    method, optimiser = how.replace("gn", "gauss-newton").split()
+    here = student(start)
+    result = learn_student(frozen_problem, here, method, optimiser, progress=False, **HOW[how])
+    assert result.record["kept"] == "learned"
+    old = Solver("old", *(torch.tensor(TABLES[name][key], dtype=F64) for key in TABLE))
+    if optimiser == "bfgs":
+        reached, before = (float(frozen_problem.distances(s).mean()) for s in (result.solver, old))
+        assert reached <= 1.05 * before
+        return
+    for key in TABLE:
+        assert (getattr(result.solver, key) - getattr(old, key)).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "nfe", "options"),
+    [
+        ("adam hard", "dpmpp-2m", 4, {"method": "s4s"}),
+        ("adam relaxed", "dpmpp-2m", 4, {"method": "s4s", "radius": 0.1, "seed": 1}),
+        ("adam sgd", "dpmpp-2m", 4, {"method": "s4s", "rule": "SGD", "learning_rate": 0.1}),
+        ("ld3 hard", "dpmpp-1", 3, {"method": "ld3", "radius": 0.0}),
+        ("ld3 relaxed", "dpmpp-1", 3, {"method": "ld3", "radius": 1.0, "seed": 1, "alone": 1}),
+    ],
 )
-STARTS = [name for name in MULTISTEP if name != "ab4" and name != "ipndm-4"]
+def test_first_order_takes_the_frozen_ways(name, start, nfe, options, frozen_problem):
+    """Guards orders of batches, clipping, rates, momentum, moved starts and LD3's returns to the best."""
+    given, values = frozen_problem, HISTORIES[name]
+    if options["method"] == "ld3":  # rounds of two halves, on fewer pairs
+        given = Problem(MIXTURE, given.train[:12], given.validation[:12], identity)
+        options = {"iterations": len(values) // 2, **options}
+    else:
+        options = {"iterations": len(values) - 1, "learning_rate": 2e-2, **options}
+    result = learn_student(given, student(start, nfe), optimiser="adam", progress=False, **options)
+    assert [value for _, _, value in result.history] == pytest.approx(values, rel=1e-8)
+    assert values != sorted(values, reverse=True)  # so there was something to return from
 
 
-def distance(x, y):
-    return (x - y).square().sum(-1)
+def test_turns_of_adam_take_the_frozen_way(frozen_problem):
+    options = {"rounds": 2, "iterations": 2, "size": 20, "progress": False}
+    result = learn_student(frozen_problem, student("unipc-3-bh2"), "s4s-alt", optimiser="adam", **options)
+    assert [turn.after for turn in result.turns] == pytest.approx(HISTORIES["s4s-alt adam hard"], rel=1e-8)
 
 
-def pairs(split: str, count: int) -> Pairs:
-    starts = 10 * seeded_noise(split, count, (2,)).double()
-    teacher = make_solver("dpm-3s", 90, lambda n: log_snr(n, 10.0, 0.01))
-    return Pairs(starts, sample(MIXTURE, starts, teacher))
+# ---------------------------------------------------------------- turns
 
 
-@pytest.mark.parametrize("start", ["ipndm-3", "dpmpp-3m"])
-def test_learning_beats_the_classic_start_on_unseen_noise(start):
-    sigmas = log_snr(5, 10.0, 0.01)
-    family = linear_multistep_family(start, sigmas)
-    learned = learn_s4s(
-        MIXTURE,
-        family,
-        pairs("train", 200),
-        pairs("validation", 100),
-        distance,
-        epochs=10,
-        learning_rate=3e-2,
-        progress=False,
+def test_what_is_kept_never_gets_worse_and_alternation_beats_each_half():
+    given, reached = problem(validation=40), {}
+    for method in ("s4s", "ld3", "s4s-alt"):
+        iterations = 1 if method == "s4s-alt" else 8
+        result = learn_student(given, student("dpmpp-3m"), method, iterations=iterations, **NEWTON)
+        ends = [result.turns[0].before] + [turn.after for turn in result.turns]
+        assert ends == sorted(ends, reverse=True)
+        assert all(a.after == b.before for a, b in zip(result.turns, result.turns[1:], strict=False))
+        reached[method] = float(given.distances(result.solver).mean())
+        assert reached[method] == pytest.approx(result.turns[-1].after)
+        untouched = {"s4s": "levels", "ld3": "coefficients"}.get(method)
+        assert untouched is None or not getattr(result.student, untouched).any()
+    assert reached["s4s-alt"] < min(reached["s4s"], reached["ld3"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_moves_its_parts_and_no_others(method):
+    here = student("unipc-3-bh2")
+    learn_student(problem(), here, method, rounds=1, iterations=2, **NEWTON)
+    moved = {name for name, p in here.named_parameters() if p.any()}
+    assert moved == {part for turn in METHODS[method].turns for part in turn}
+
+
+def test_learning_goes_on_from_where_the_student_is():
+    given, options = problem(validation=40), {"iterations": 1, **NEWTON}
+    here = student("ipndm-3")
+    first = learn_student(given, here, "ld3", **options)
+    second = learn_student(given, here, "s4s", **options)
+    assert second.record["validation_start"] == pytest.approx(first.record["validation_best"], rel=1e-12)
+    both = learn_student(given, student("ipndm-3"), "s4s-alt", rounds=1, **options)
+    assert (both.solver.B - second.solver.B).abs().max() < 1e-8
+    assert torch.equal(here.levels, both.student.levels)
+
+
+def test_without_offsets_a_turn_has_levels_alone():
+    result = learn_student(
+        problem(), student("ipndm-3", width=0.0), "joint", "adam", iterations=2, progress=False
     )
-    test = pairs("test", 200)
-    classic = family.table(family.zero)
-    after = end_point_loss(MIXTURE, learned.solver, test, distance)
-    assert after < 0.9 * end_point_loss(MIXTURE, classic, test, distance)
+    (turn,) = result.turns
+    assert turn.parts == ("coefficients", "levels") and turn.after < turn.before
 
 
-def test_the_best_validated_state_is_kept():
-    """With an absurd learning rate the start is the best state, and comes back untouched."""
-    family = linear_multistep_family("dpmpp-3m", log_snr(5, 10.0, 0.01))
-    learned = learn_s4s(
-        MIXTURE,
-        family,
-        pairs("train", 20),
-        pairs("validation", 20),
-        distance,
-        epochs=3,
-        learning_rate=3.0,
-        progress=False,
-    )
-    values = [value for _, value in learned.history]
-    assert values[0] == min(values)
-    assert learned.parameters.abs().max() == 0
-    assert learned.solver.info["validation_best"] == min(values)
+def test_learning_is_repeatable_for_a_seed():
+    def learned(seed: int) -> Solver:
+        options = {"iterations": 2, "seed": seed, "progress": False}
+        return learn_student(problem(), student(), "joint", "adam", **options).solver
+
+    assert same_bits(learned(0), learned(0)) and not same_bits(learned(0), learned(1))
 
 
-def test_learning_is_repeatable_and_refuses_empty_sets():
-    family = linear_multistep_family("ipndm-3", log_snr(3, 10.0, 0.01))
-    train, validation = pairs("train", 20), pairs("validation", 10)
-    a, b = (
-        learn_s4s(MIXTURE, family, train, validation, distance, epochs=2, progress=False) for _ in range(2)
-    )
-    assert torch.equal(a.parameters, b.parameters)
-    with pytest.raises(InputError, match="at least one"):
-        learn_s4s(MIXTURE, family, Pairs(train.starts[:0], train.targets[:0]), validation, distance)
+def test_bad_plans_are_refused_in_a_sentence():
+    for method, sentence in (("alternate", "s4s, ld3, joint, s4s-alt"), ("ld3", "two steps or more")):
+        with pytest.raises(InputError, match=sentence):
+            learn_student(problem(), student("dpmpp-1", 1), method, **NEWTON)
+    with pytest.raises(InputError, match="gauss-newton, bfgs, adam, ld3"):
+        learn_student(problem(), student(), "s4s", optimiser="newton")
+    with pytest.raises(InputError, match="no relaxed starts"):
+        learn_student(problem(), student(), "s4s", radius=0.1, **NEWTON)
 
 
-def test_noise_is_one_seed_a_sample_and_splits_are_disjoint():
-    shape = (1, 4, 4)
-    noise = seeded_noise("test", 6, shape)
-    assert torch.equal(noise[4:], seeded_noise("test", 2, shape, first=4))
-    own = torch.randn(shape, generator=torch.Generator().manual_seed(SEEDS["test"] + 3))
-    assert torch.equal(noise[3], own)
-    starts = sorted(SEEDS.values())
-    assert all(b - a >= 1_000_000 for a, b in zip(starts, starts[1:], strict=False))
-    with pytest.raises(InputError, match="million"):
-        seeded_noise("train", 2, shape, first=999_999)
+# ---------------------------------------------------------------- the record
 
 
-def test_sgd_learns_too_and_goes_on_with_its_momentum(tmp_path):
-    family = linear_multistep_family("dpmpp-3m", log_snr(5, 10.0, 0.01))
-    data = pairs("train", 40), pairs("validation", 40)
-    options = {"epochs": 4, "learning_rate": 0.1, "optimiser": "SGD", "progress": False}
-    whole = learn_s4s(MIXTURE, family, *data, distance, **options)
-    values = [value for _, value in whole.history]
-    assert min(values) < 0.9 * values[0]
-    assert whole.solver.info["optimiser"] == "SGD"
-    asked = iter(range(8))  # one for the start, three an epoch: stopped in the third
-
-    def interrupted(x, y):
-        if next(asked, None) is None:
-            raise KeyboardInterrupt
-        return distance(x, y)
-
-    options["state_file"] = tmp_path / "state.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        learn_s4s(MIXTURE, family, *data, interrupted, **options)
-    assert torch.equal(learn_s4s(MIXTURE, family, *data, distance, **options).parameters, whole.parameters)
-    with pytest.raises(InputError, match="Unknown optimiser 'LBFGS'"):
-        learn_s4s(MIXTURE, family, *data, distance, optimiser="LBFGS")
+@pytest.mark.parametrize("optimiser", ["gauss-newton", "adam", "bfgs"])
+def test_a_record_is_of_the_whole_run(optimiser):
+    """Guards against a record of the last turn, from whose start the gain would look small."""
+    given, here = problem(validation=40), student("ipndm-3")
+    classic = float(given.distances(make_solver("ipndm-3", 5, GRID)).mean())
+    result = learn_student(given, here, "s4s-alt", optimiser, rounds=2, iterations=2, progress=False)
+    record = result.record
+    assert (record["method"], record["start"]) == ("s4s-alt", "ipndm-3")
+    assert record["optimiser"].lower() == optimiser
+    assert record["validation_start"] == pytest.approx(classic, rel=1e-12)
+    assert record["validation_start"] == result.history[0][2] == result.turns[0].before
+    reached = float(given.distances(result.solver).mean())
+    assert record["validation_best"] == pytest.approx(reached, rel=1e-12)
+    assert record["validation_best"] == pytest.approx(result.turns[-1].after, rel=1e-9)
+    assert record["validation_best"] <= result.turns[-1].before < record["validation_start"]
+    assert record["pairs"] == 40 and record["validation_pairs"] == 40
+    assert record["gain"] == pytest.approx(classic - reached, rel=1e-9)
+    assert [turn for turn, *_ in result.history] == sorted(turn for turn, *_ in result.history)
 
 
-def test_patience_ends_a_learning_that_gains_nothing():
-    """With an absurd learning rate no epoch is better than the start; two of them are enough to see it."""
-    family = linear_multistep_family("dpmpp-3m", log_snr(5, 10.0, 0.01))
-    options = {"distance": distance, "learning_rate": 3.0, "progress": False}
-    learned = learn_s4s(
-        MIXTURE, family, pairs("train", 20), pairs("validation", 20), epochs=6, patience=2, **options
-    )
-    assert len(learned.history) == 3
-    assert not learned.parameters.any()
+def test_the_solver_knows_its_record_and_keeps_it_in_its_file(tmp_path):
+    result = learn_student(problem(), student(), "joint", iterations=2, progress=False)
+    assert result.record["optimiser"] == "BFGS"  # the method's own
+    result.solver.save(tmp_path / "solver.safetensors")
+    assert Solver.load(tmp_path / "solver.safetensors").info == result.record
+    assert same_bits(result.solver, result.student.solver())
+
+
+# ---------------------------------------------------------------- the guard
+
+
+def satisfied(solver: Solver, but: int = 0) -> Pairs:
+    """Validation pairs whose targets are the solver's own end points, but for those that it misses most."""
+    data = pairs("validation", 20)
+    order = problem().distances(solver).argsort()
+    starts, targets = data.starts[order], data.targets[order]
+    own = solve(MIXTURE, starts, solver)
+    return Pairs(starts, torch.cat([own[: 20 - but], targets[20 - but :]]))
+
+
+def test_a_gain_within_its_error_is_not_taken():
+    """19 of 20 pairs lose, and one gains more than they lose together: that may be luck."""
+    here = student()
+    start = here.solver()
+    given = Problem(MIXTURE, pairs("train", 40), satisfied(start, but=1), identity)
+    result = learn_student(given, here, "s4s", **NEWTON)
+    record = result.record
+    assert result.turns[-1].after < result.turns[0].before
+    assert 0 < record["gain"] < record["gain_error"]
+    assert record["kept"] == "start" and same_bits(result.solver, start)
+    assert not any(p.any() for p in here.parameters())
+    assert record["validation_best"] == record["validation_start"] == result.history[0][2]
+
+
+def test_a_gain_beyond_its_error_is_taken():
+    result = learn_student(problem(), student(), "s4s", **NEWTON)
+    assert result.record["kept"] == "learned" and result.record["gain"] > result.record["gain_error"] > 0
+
+
+def test_a_student_goes_back_to_where_it_was_handed_over():
+    """Guards a start that is itself learned: it is this that is kept, not the classic solver."""
+    here = student()
+    here.move(torch.full((12,), 0.01, dtype=F64), ("coefficients",))
+    start = here.solver()
+    given = Problem(MIXTURE, pairs("train", 40), satisfied(start), identity)
+    for optimiser in ("gauss-newton", "bfgs", "adam"):
+        result = learn_student(given, here, "joint", optimiser, iterations=2, progress=False)
+        assert result.record["kept"] == "start" and same_bits(result.solver, start)
+
+
+def test_gains_of_solvers_that_blow_up():
+    finite, infinite = torch.tensor([1.0, 2.0]), torch.tensor([1.0, torch.inf])
+    assert paired_gain(finite, infinite) == (0.0, 0.0)
+    assert paired_gain(infinite, finite)[0] == float("inf")
+    assert paired_gain(finite, finite / 2) == (0.75, pytest.approx(0.25))

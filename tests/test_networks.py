@@ -5,12 +5,13 @@ from functools import partial
 import pytest
 import torch
 
-from s4s_nb.autoencoder import Autoencoder, autoencoder_loss
-from s4s_nb.classifier import Classifier, accuracy
-from s4s_nb.losses import drop_labels, logit_normal_times, native_loss, timesteps, uniform_times
-from s4s_nb.recipes import COSINE, DDPM, FLOW, RECIPES, new_network
+from s4s_nb.models.autoencoder import Autoencoder, autoencoder_loss
+from s4s_nb.models.bundled import COSINE, DDPM, FLOW, NETWORKS, new_network
+from s4s_nb.models.classifier import Classifier, accuracy
+from s4s_nb.models.dit import DiT
 from s4s_nb.schedules import VE, VPLinear
-from s4s_nb.transformer import DiT
+from s4s_nb.training.losses import drop_labels, logit_normal_times, native_loss, timesteps, uniform_times
+from s4s_nb.training.recipes import RECIPES
 
 DIFFUSION = ("fashion", "faces", "faces-latent", "faces-flow")
 
@@ -136,6 +137,7 @@ def test_accuracy_counts_right_answers():
 
 
 def test_every_recipe_builds_the_same_network_twice():
+    assert list(RECIPES) == list(NETWORKS)
     for name in RECIPES:
         a, b = new_network(name).state_dict(), new_network(name).state_dict()
         assert all(torch.equal(a[key], b[key]) for key in a)

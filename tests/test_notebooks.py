@@ -14,13 +14,13 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
-from s4s_nb import notebook as nb
-from s4s_nb import plots, refresh
 from s4s_nb.classic import make_solver
+from s4s_nb.course import notebook as nb
+from s4s_nb.course import plots, refresh
+from s4s_nb.course.nbval_rules import tolerant
+from s4s_nb.course.refresh import NOTEBOOKS, student_edition
 from s4s_nb.errors import InputError
 from s4s_nb.grids import log_snr
-from s4s_nb.nbval_rules import tolerant
-from s4s_nb.refresh import NOTEBOOKS, student_edition
 
 pytest_plugins = "pytester"
 
@@ -237,7 +237,7 @@ def test_a_changed_output_fails_and_the_rest_of_the_notebook_is_skipped(pytester
     first = new_code_cell(source, execution_count=1, outputs=[output] if output else [])
     last = new_code_cell("print(1)", execution_count=2, outputs=[stream("1\n")])
     nbformat.write(new_notebook(cells=[first, last]), pytester.path / "small.ipynb")
-    rules = ["-p", "s4s_nb.nbval_rules", "--nbval", "--nbval-current-env"]
+    rules = ["-p", "s4s_nb.course.nbval_rules", "--nbval", "--nbval-current-env"]
     outcome = {"passed": 2} if passes else {"failed": 1, "skipped": 1}
     pytester.runpytest_inprocess(*rules).assert_outcomes(**outcome)
 
@@ -264,19 +264,33 @@ def test_show_refuses_an_empty_alt_text(alt):
         nb.show(plt.figure(), alt)
 
 
+def numbers(axis) -> list[str]:
+    """What stands in the cells of a heat map, row by row; those of zeros are empty."""
+    return [text.get_text() for text in axis.texts if text.get_text()]
+
+
 def test_a_table_picture_shows_every_number_and_level():
     solver = make_solver("ipndm-2", 3, lambda steps: log_snr(steps, 8.0, 1.0))
     top, bottom = nb.table_picture(solver).axes
     for axis, matrix in [(top, solver.A), (bottom, solver.B)]:
-        shown = {axis_text.get_text() for axis_text in axis.texts}
-        assert shown == {f"{v:.2f}" for v in matrix[matrix != 0].tolist()}
+        assert numbers(axis) == [f"{v:.2f}" for v in matrix[matrix != 0].tolist()]
     assert [label.get_text() for label in bottom.get_xticklabels()] == ["8", "4", "2"]
 
 
 def test_numbers_of_a_heat_map_keep_to_their_cells():
     axis = plt.figure().subplots()
     nb.heat_map(axis, np.array([[0.123, 9.0, 9.0], [-1.5, 0.004, 9.0], [0.0, -16.6, 123.4]]))
-    assert [t.get_text() for t in axis.texts] == ["0.12", "-1.50", "-16.6", "123"]
+    assert numbers(axis) == ["0.12", "-1.50", "-16.6", "123"]
+
+
+@pytest.mark.parametrize("nfe", [3, 5, 8])
+def test_the_numbers_of_a_table_picture_are_drawn_within_their_cells(nfe):
+    figure = nb.table_picture(make_solver("dpmpp-3m", nfe, lambda steps: log_snr(steps, 80.0, 0.002)))
+    figure.canvas.draw()
+    for axis in figure.axes:
+        cell = axis.get_window_extent().width / nfe
+        widths = [text.get_window_extent().width for text in axis.texts if text.get_text()]
+        assert len(widths) >= nfe and max(widths) < cell
 
 
 def test_an_image_grid_keeps_rows_in_order_and_labels_inside():
@@ -317,7 +331,7 @@ def test_refresh_stores_outputs_and_writes_the_student_edition_beside(tmp_path, 
     path = tmp_path / "small.ipynb"
     nbformat.write(new_notebook(cells=[new_code_cell(source)]), path)
     monkeypatch.setattr(sys, "argv", ["refresh", str(path)])
-    refresh.main()
+    refresh.refresh()
     (cell,) = nbformat.read(path, as_version=4).cells
     assert (cell.execution_count, cell.outputs) == (1, [stream("42\n")])
     (stub,) = nbformat.read(tmp_path / "student" / "small.ipynb", as_version=4).cells
@@ -333,7 +347,7 @@ def test_refresh_fails_with_a_sentence_and_leaves_the_file(tmp_path, monkeypatch
     before = path.read_bytes() if source else None
     monkeypatch.setattr(sys, "argv", ["refresh", str(path)])
     with pytest.raises(SystemExit, match=sentence):
-        refresh.main()
+        refresh.refresh()
     assert (path.read_bytes() if path.exists() else None) == before
 
 

@@ -16,7 +16,7 @@ from jaxtyping import TypeCheckError
 from packaging.requirements import Requirement
 
 import s4s_nb
-from s4s_nb.denoisers import GaussianMixture
+from s4s_nb.mixtures import GaussianMixture
 from s4s_nb.multistep import linear_multistep
 from s4s_nb.solvers import Solver
 
@@ -234,11 +234,15 @@ def test_workflow_runs_the_same_command_from_the_oldest_python_on():
     assert f">={job['strategy']['matrix']['python'][0]}" == PROJECT["requires-python"]
 
 
+def python_of_readme() -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)\n```", readme(), re.DOTALL))
+
+
 @pytest.mark.parametrize("side, channels", [(16, 1), (40, 3)])
 def test_the_python_of_the_readme_runs_for_a_model_that_the_package_has_never_seen(
     tmp_path, monkeypatch, side, channels
 ):
-    """Two Gaussians of images; three pairs instead of 80 or 160, one turn instead of five."""
+    """Two Gaussians of images; few pairs, iterations and samples, one grid; else to the letter."""
     monkeypatch.chdir(tmp_path)
     generator = torch.Generator().manual_seed(0)
     means = torch.rand(2, channels * side**2, generator=generator, dtype=torch.float64) * 2 - 1
@@ -247,15 +251,31 @@ def test_the_python_of_the_readme_runs_for_a_model_that_the_package_has_never_se
     def denoise(x, sigma):
         return mixture(x.flatten(1).double(), sigma).reshape(x.shape).to(x.dtype)
 
-    code = "\n".join(re.findall(r"```python\n(.*?)\n```", readme(), re.DOTALL))
-    code = re.sub('"train", [0-9]+', '"train", 3', code).replace('"validation", 40', '"validation", 2')
-    code = code.replace('"s4s-alt", joint, 5', '"s4s-alt", joint, 1')
-    code = code.replace("3, 32, 32", f"{channels}, {side}, {side}")
+    code = python_of_readme()
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 10
+    for old, new in {
+        "out=": "pairs=6, iterations=3, start='dpmpp-2m', grid='karras', out=",
+        "solvers=[": "samples=8, grids=['karras'], solvers=[",
+        "count=16": "count=3",
+        "3, 32, 32": f"{channels}, {side}, {side}",
+    }.items():
+        assert old in code
+        code = code.replace(old, new)
     names: dict[str, Any] = {"denoise": denoise}
     exec(code, names)
-    learned = names["learned"]
-    assert Solver.load(tmp_path / "five_steps.safetensors").nfe == 5
-    assert learned.history[-1][1] <= learned.history[0][1]
-    assert Solver.load(tmp_path / "five_steps_of_its_own.safetensors").nfe == 5
-    assert Solver.load(tmp_path / "five_steps_to_keep.safetensors").info["optimiser"] == "BFGS"
-    assert len(names["phases"]) == 2 and names["phases"][-1].after < names["phases"][0].before
+    record = Solver.load(tmp_path / "five.safetensors").info
+    assert record["optimiser"] == "BFGS" and record["validation_best"] < record["validation_start"]
+    assert (tmp_path / "five.png").read_bytes().startswith(b"\x89PNG")
+    lpips = {row["solver"]: row["lpips"] for row in names["comparison"].rows}
+    assert lpips["s4s-dpmpp-2m"] < lpips["DPM-Solver++ 2M"]
+    assert names["images"].shape == (3, channels, side, side)
+
+
+def test_the_readme_imports_the_package_before_torch():
+    """OMP_WAIT_POLICY is read when torch is imported, and the package sets it."""
+    names = re.findall(r"^\s*(?:import|from) (\w+)", python_of_readme(), re.M)
+    assert names[0] == "s4s_nb"
+    script = "import s4s_nb, os; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "passive"

@@ -1,28 +1,21 @@
-"""The relaxed objective: the ball, the hard limit, and a validation that never starts from it."""
+"""The relaxed objective: the ball, the hard limit, one set of moved starts, and a validation without."""
 
-import math
+from functools import partial
 
 import pytest
 import torch
 
-from s4s_nb.denoisers import Counted, checkpointed
 from s4s_nb.errors import InputError
-from s4s_nb.families import linear_multistep_family
-from s4s_nb.grids import log_snr
-from s4s_nb.learn import end_point_loss, learn_s4s
-from s4s_nb.relaxed import RelaxedStarts, radius_rule
-from s4s_nb.teachers import Pairs
-from tests.problems import F64
-from tests.test_learn import MIXTURE, distance, pairs
-
-FAMILY = linear_multistep_family("dpmpp-2m", log_snr(4, 10.0, 0.01))
+from s4s_nb.files import read_safetensors
+from s4s_nb.learn.loop import learn_student
+from s4s_nb.learn.relaxed import RelaxedStarts, radius_rule
+from tests.problems import F64, pairs, problem, same_bits, student
 
 
-def learn(radius: float, denoise=MIXTURE, **options):
-    options = {"epochs": 3, "learning_rate": 2e-2, "progress": False} | options
-    return learn_s4s(
-        denoise, FAMILY, pairs("train", 40), pairs("validation", 20), distance, radius=radius, **options
-    )
+def learn(radius: float, method: str = "s4s", given=None, **options):
+    options = {"iterations": 3, "learning_rate": 2e-2, "size": 20, "progress": False} | options
+    here = student("dpmpp-2m", 4)
+    return learn_student(given or problem(), here, method, optimiser="adam", radius=radius, **options)
 
 
 def test_radius_rule_is_ld3s_at_five_steps_and_falls_with_the_power():
@@ -38,47 +31,35 @@ def test_projection_keeps_what_is_inside_and_scales_the_rest_to_the_radius():
     assert projected[1].tolist() == pytest.approx([0.3, 0.4])
 
 
-def test_radius_zero_is_the_hard_objective_bit_for_bit():
-    """By the plain loop: Adam on the end-point loss from x_T."""
-    train = pairs("train", 40)
-    parameters = FAMILY.zero.requires_grad_()
-    adam = torch.optim.Adam([parameters])
-    rates = iter(2e-2 * 0.5 * (1 + math.cos(math.pi * k / 6)) for k in range(6))
-    generator, values = torch.Generator().manual_seed(0), []
-    for _ in range(3):
-        for chosen in torch.randperm(40, generator=generator).split(20):
-            loss = end_point_loss(MIXTURE, FAMILY.table(parameters), train[chosen], distance)
-            adam.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([parameters], 1.0)
-            adam.param_groups[0]["lr"] = next(rates)
-            adam.step()
-        values.append(
-            float(
-                end_point_loss(
-                    MIXTURE, FAMILY.table(parameters.detach()), pairs("validation", 20), distance
-                )
-            )
-        )
-    assert [value for _, value in learn(0.0).history[1:]] == values
+def test_the_hard_objective_is_the_limit_of_small_radii():
+    hard, small, large = ([v for *_, v in learn(radius).history] for radius in (0.0, 1e-9, 0.3))
+    assert small == pytest.approx(hard, rel=1e-6) and small != hard
+    assert large != pytest.approx(hard, rel=1e-2)
+
+
+def test_no_radius_is_the_hard_objective_but_for_ld3s_own_recipe():
+    without = partial(learn_student, problem(), optimiser="adam", iterations=1, progress=False)
+    assert without(student(), "s4s").record["radius"] == 0.0
+    assert without(student(), "joint").record["radius"] == 0.0
+    assert without(student(nfe=4), "ld3").record["radius"] == pytest.approx(0.001 * 2 / 4**2)
 
 
 def test_validation_starts_from_x_t_whatever_the_radius():
-    learned = learn(3.0)
-    hard = end_point_loss(MIXTURE, learned.solver, pairs("validation", 20), distance)
-    assert min(value for _, value in learned.history) == pytest.approx(float(hard), rel=1e-12)
-    assert learned.history != learn(0.0).history
+    given, result = problem(), learn(3.0)
+    hard = float(given.distances(result.solver).mean())
+    assert min(value for *_, value in result.history) == pytest.approx(hard, rel=1e-12)
+    assert result.history != learn(0.0).history
 
 
 def test_moved_starts_lower_the_training_loss_stay_with_their_sample_and_in_the_ball():
-    train = pairs("train", 30)
+    train, given = pairs("train", 30), problem()
     ball = RelaxedStarts(train, 10.0, radius=0.3)
-    solver = FAMILY.table(FAMILY.zero)
+    solver = student("dpmpp-2m", 4).solver()
     losses = []
     for _ in range(20):
         for chosen in torch.arange(30).split(10):
             part = ball[chosen]
-            loss = end_point_loss(MIXTURE, solver, part, distance)
+            loss = given.loss(solver, part)
             loss.backward()
             losses.append(float(loss.detach()))
             ball.descend(chosen, part, rate=0.3)
@@ -90,29 +71,68 @@ def test_moved_starts_lower_the_training_loss_stay_with_their_sample_and_in_the_
 
 
 def test_the_record_has_radius_and_boundary_share():
-    info = learn(0.1).solver.info
-    assert info["radius"] == 0.1 and 0 <= info["boundary_share"] <= 1
-    assert learn(0.0).solver.info["boundary_share"] == 0.0
-    with pytest.raises(InputError, match="0 or more"):
-        learn(-1.0)
+    record = learn(0.1).record
+    assert record["radius"] == 0.1 and 0 <= record["boundary_share"] <= 1
+    assert learn(0.0).record["boundary_share"] == 0.0
+    for radius in (-1.0, float("nan")):
+        with pytest.raises(InputError, match="0 or more"):
+            learn(radius)
 
 
-def test_a_gradient_that_is_no_number_is_named():
-    def rooted(x, y):
-        return distance(x, y) + (0 * x.sum(-1)).abs().sqrt()  # slope 0 · ∞ at 0
-
-    with pytest.raises(InputError, match=r"gradient of parameters \[0, 1.*at update 0"):
-        learn_s4s(MIXTURE, FAMILY, pairs("train", 4), pairs("validation", 4), rooted, progress=False)
+# ---------------------------------------------------------------- over the turns of S4S-Alt
 
 
-def test_checkpointing_has_the_same_gradients_for_one_more_evaluation():
-    counted, data = Counted(MIXTURE), pairs("train", 5)
-    gradients = []
-    for denoise in (MIXTURE, checkpointed(counted)):
-        parameters = torch.full((FAMILY.size,), 0.05, dtype=F64, requires_grad=True)
-        end_point_loss(
-            denoise, FAMILY.table(parameters), Pairs(data.starts, data.targets), distance
-        ).backward()
-        gradients.append(parameters.grad)
-    assert torch.equal(*gradients)
-    assert counted.nfe == 2 * 4 - 1  # the first output depends on no parameter: nothing to go back to
+@pytest.fixture
+def watched(monkeypatch) -> list[tuple[RelaxedStarts, torch.Tensor, torch.Tensor]]:
+    """Every move of some starts: whose they are, and all shifts before and after it."""
+    moves, descend = [], RelaxedStarts.descend
+
+    def watching(self, *arguments, **options):
+        before = self.shifts.clone()
+        descend(self, *arguments, **options)
+        moves.append((self, before, self.shifts.clone()))
+
+    monkeypatch.setattr(RelaxedStarts, "descend", watching)
+    return moves
+
+
+ALT = {"method": "s4s-alt", "rounds": 2, "iterations": 1}
+
+
+def test_one_set_of_moved_starts_goes_through_all_turns(watched):
+    """Guards against turns that begin with x_T again: a later turn's shifts begin where the last ended."""
+    record = learn(0.1, **ALT).record
+    assert len(watched) == 4 * 2  # turns of two batches
+    assert len({id(starts) for starts, *_ in watched}) == 1
+    assert {starts.radius for starts, *_ in watched} == {0.1} and record["radius"] == 0.1
+    assert not watched[0][1].any()
+    for (_, _, after), (_, before, then) in zip(watched, watched[1:], strict=False):
+        assert torch.equal(after, before) and not torch.equal(before, then)
+
+
+def test_the_state_file_keeps_moved_starts_from_turn_to_turn(tmp_path, watched):
+    whole = learn(0.1, **ALT)
+    ended = watched[-1][2]
+    state = tmp_path / "state.safetensors"
+    left = 5
+
+    class Stopped(Exception):
+        pass
+
+    def embed(x):
+        nonlocal left
+        left -= x.requires_grad  # once an update
+        if left < 0:
+            raise Stopped
+        return x
+
+    with pytest.raises(Stopped):
+        learn(0.1, given=problem(embed=embed), state_file=state, **ALT)
+    kept, metadata = read_safetensors(state)
+    assert torch.equal(kept["shifts"], watched[8 + 3][2])  # those after two turns of two updates
+    assert kept["shifts"].any() and '"turn": 2' in metadata["record"]
+    watched.clear()
+    again = learn(0.1, state_file=state, **ALT)
+    assert torch.equal(watched[0][1], kept["shifts"]) and len(watched) == 4
+    assert torch.equal(watched[-1][2], ended) and torch.equal(read_safetensors(state)[0]["shifts"], ended)
+    assert again.history == whole.history and same_bits(again.solver, whole.solver)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from s4s_nb.classic import make_solver
-from s4s_nb.errors import InputError
-from s4s_nb.files import bundled, read_safetensors, replace_file, write_safetensors
-from s4s_nb.solvers import Solver, sample, trajectory
+from s4s_nb.errors import DivergedError, InputError
+from s4s_nb.files import data_file, read_safetensors, replace_file, write_safetensors
+from s4s_nb.solvers import Solver, combine, solve, trajectory
 from tests.problems import F64, fake_denoiser, log_grid, noise
 
 EULER = make_solver("euler", 3, log_grid)
@@ -53,20 +53,55 @@ def test_the_loop_is_the_equation():
 
 
 def test_samples_do_not_depend_on_their_batch():
-    whole = sample(fake_denoiser, noise(), EULER)
-    parts = torch.cat([sample(fake_denoiser, x, EULER) for x in noise().split(5)])
+    whole = solve(fake_denoiser, noise(), EULER)
+    parts = torch.cat([solve(fake_denoiser, x, EULER) for x in noise().split(5)])
     assert torch.equal(whole, parts)
 
 
 def test_the_state_keeps_its_precision():
-    assert sample(fake_denoiser, noise().float(), EULER).dtype == torch.float32
+    assert solve(fake_denoiser, noise().float(), EULER).dtype == torch.float32
 
 
 def test_predictions_are_checked():
-    with pytest.raises(InputError, match="shape .* at evaluation 1 of 3"):
-        sample(lambda x, s: x[:, :1], noise(), EULER)
-    with pytest.raises(InputError, match="NaN or infinity at evaluation 2 of 3"):
-        sample(lambda x, s: x / 0 if s < 2 else x, noise(), EULER)
+    """Only what is not finite has blown up; another shape is a mistake, which no learner may swallow."""
+    with pytest.raises(InputError, match="shape .* at evaluation 1 of 3") as caught:
+        solve(lambda x, s: x[:, :1], noise(), EULER)
+    assert not isinstance(caught.value, DivergedError)
+    with pytest.raises(DivergedError, match="NaN or infinity at evaluation 2 of 3"):
+        solve(lambda x, s: x / 0 if s < 2 else x, noise(), EULER)
+
+
+def test_tables_that_are_not_finite_have_blown_up_and_others_are_mistakes():
+    for parts in ({"B": EULER.B * torch.nan}, {"sigmas": EULER.sigmas.flip(0)}):
+        with pytest.raises(DivergedError):
+            changed(**parts)
+    with pytest.raises(InputError) as caught:
+        changed(B=torch.ones(3, 3, dtype=F64))
+    assert not isinstance(caught.value, DivergedError)
+
+
+def test_a_condition_reaches_every_evaluation():
+    seen = []
+
+    def denoise(x, sigma, *, label):
+        seen.append(label)
+        return x * label
+
+    label = torch.arange(16.0)[:, None]
+    end = solve(denoise, noise(), EULER, {"label": label})
+    assert len(seen) == 3 and all(torch.equal(each, label) for each in seen)
+    assert torch.equal(end[3:5], solve(denoise, noise()[3:5], EULER, {"label": label[3:5]}))
+
+
+def test_weights_of_zero_are_skipped_unless_they_are_learned():
+    """Guards gradients at a classic solver, most of whose weights are 0 and may move from there."""
+    vectors = [torch.full((2,), torch.inf, dtype=F64), torch.ones(2, dtype=F64)]
+    weights = torch.tensor([0.0, 2.0], dtype=F64)
+    assert combine(weights, vectors).tolist() == [2.0, 2.0]
+    assert combine(0 * weights, vectors).tolist() == [0.0, 0.0]
+    weights, vectors = weights.requires_grad_(), [torch.full((2,), 3.0, dtype=F64), vectors[1]]
+    (slope,) = torch.autograd.grad(combine(weights, vectors).sum(), weights)
+    assert slope.tolist() == [6.0, 2.0]
 
 
 def test_save_and_load(tmp_path):
@@ -107,27 +142,34 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
-def test_bundled_files_are_checked_by_hash(tmp_path, monkeypatch):
+def test_data_files_are_checked_by_hash(tmp_path, monkeypatch):
     from s4s_nb import files
 
     with pytest.raises(InputError, match=r"fashion\.safetensors"):
-        bundled("unknown.safetensors")
+        data_file("unknown.safetensors")
     monkeypatch.setattr(files, "DATA", tmp_path)
-    bundled.cache_clear()
+    data_file.cache_clear()
     with pytest.raises(InputError, match="git checkout"):
-        bundled("fashion.safetensors")
+        data_file("fashion.safetensors")
     (tmp_path / "fashion.safetensors").write_bytes(b"something else")
     with pytest.raises(InputError, match="damaged or was replaced"):
-        bundled("fashion.safetensors")
-    bundled.cache_clear()
+        data_file("fashion.safetensors")
+    data_file.cache_clear()
 
 
-def test_every_bundled_file_is_whole_and_within_the_budget():
+def test_every_data_file_is_whole_and_within_the_budget():
     from s4s_nb.files import DATA, manifest
 
     kept = {str(p.relative_to(DATA)) for p in DATA.rglob("*") if p.is_file()}
-    assert kept == set(manifest()) | {"MANIFEST.json", "README.md"}
-    assert all(bundled(name).stat().st_size == entry["bytes"] for name, entry in manifest().items())
+    assert kept == set(manifest()) | {"MANIFEST.json", "README.md", "results/README.md"}
+    assert all(data_file(name).stat().st_size == entry["bytes"] for name, entry in manifest().items())
     assert all(entry["origin"] and entry["licence"] for entry in manifest().values())
     assert sum(p.stat().st_size for p in DATA.rglob("*")) < 60e6
-    assert read_safetensors(bundled("fashion.safetensors"))[0]
+    assert read_safetensors(data_file("fashion.safetensors"))[0]
+
+
+@pytest.mark.parametrize("answer", [lambda d: (d,), lambda d: d.numpy(), lambda d: None])
+def test_what_is_no_tensor_is_refused_in_a_sentence(answer):
+    solver = make_solver("euler", 2, log_grid)
+    with pytest.raises(InputError, match="returned a .*, not a tensor"):
+        solve(lambda x, sigma: answer(x), noise(3), solver)

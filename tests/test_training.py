@@ -1,5 +1,6 @@
 """Training resumes to the bit, also after kill -9, and learns; several processes train one network."""
 
+import math
 import os
 import signal
 import subprocess
@@ -7,11 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from s4s_nb.files import read_safetensors
-from s4s_nb.losses import edm_loss
-from s4s_nb.training import learning_rate, load_state, train
+from s4s_nb.training.losses import edm_loss
+from s4s_nb.training.train import averaged, learning_rate, load_state, save_state, train
 from tests.tiny_training import images, tiny, train_tiny
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
@@ -46,7 +48,7 @@ def steps_in(state: Path) -> int:
         return 0
     model = tiny()
     optimizer = torch.optim.Adam(model.parameters())
-    return load_state(state, model, dict(model.state_dict()), optimizer)["step"]
+    return load_state(state, model, averaged(model, 8), optimizer)["step"]
 
 
 def test_two_processes_train_one_network(tmp_path):
@@ -77,10 +79,53 @@ def test_the_loss_falls(tmp_path):
     assert loss_with(model.state_dict()) < 0.7 * before
 
 
+def test_the_average_has_a_half_life_of_40000_images_or_a_tenth_of_what_was_seen():
+    model, batch = torch.nn.Linear(1, 1, bias=False), 100
+    average, expected = averaged(model, batch), 0.0
+    for step in range(6000):
+        model.weight.data.fill_(math.sin(step / 50))
+        average.update_parameters(model)
+        half_life = min(40_000, 0.1 * (step + 1) * batch)
+        decay = 0.5 ** (batch / half_life) if step else 0.0
+        expected = decay * expected + (1 - decay) * math.sin(step / 50)
+    assert float(average.module.weight) == pytest.approx(expected, abs=1e-5)
+    assert abs(expected - math.sin(5999 / 50)) > 0.1, "it is no copy"
+
+
+def test_a_state_holds_weights_average_and_moments(tmp_path):
+    """What is read back goes on as what was written."""
+    model, (x, labels) = tiny(), images()
+    optimizer, average = torch.optim.Adam(model.parameters(), fused=True), averaged(model, 8)
+    record = {"step": 0, "seconds": 0.0, "loss": 0.0, "hardware": "none"}
+
+    def step(model, optimizer, average):
+        generator = torch.Generator().manual_seed(record["step"])
+        loss = edm_loss(model, x / 127.5 - 1, labels, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        average.update_parameters(model)
+
+    for record["step"] in (1, 2, 3):
+        step(model, optimizer, average)
+    save_state(tmp_path / "state.safetensors", model, average, optimizer, record)
+    other = tiny()
+    known, beside = torch.optim.Adam(other.parameters(), fused=True), averaged(other, 8)
+    assert load_state(tmp_path / "state.safetensors", other, beside, known) == record
+    for parts in ((model, optimizer, average), (other, known, beside)):
+        step(*parts)
+    for one, two in ((model, other), (average.module, beside.module)):
+        pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(average.module.parameters(), model.parameters(), strict=True)
+    )
+
+
 def test_preconditioning_at_the_extremes():
     """At tiny σ the denoiser is the identity, whatever the network says."""
     model = tiny()
-    for parameter in model.net.head.parameters():
+    for parameter in model.get_submodule("net.head").parameters():
         torch.nn.init.normal_(parameter)
     x, label = torch.randn(2, 1, 8, 8), torch.tensor([0, 2])
     assert (model(x, torch.full((2,), 1e-4), label) - x).abs().max() < 1e-2

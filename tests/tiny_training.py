@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from s4s_nb import training
 from s4s_nb.files import write_safetensors
-from s4s_nb.losses import edm_loss
-from s4s_nb.unet import EDM, UNet
+from s4s_nb.models.unet import EDM, UNet
+from s4s_nb.runtime import world
+from s4s_nb.training import train as training
+from s4s_nb.training.losses import edm_loss
 
 
 def tiny() -> EDM:
@@ -38,5 +39,5 @@ if __name__ == "__main__":
     training.SAVE_EVERY_SECONDS = 0
     weights = train_tiny(Path(sys.argv[1]))
     if len(sys.argv) > 2:
-        rank, _ = training.world("cpu")
+        rank, _ = world("cpu")
         write_safetensors(Path(f"{sys.argv[2]}.{rank}"), weights, {})

@@ -166,6 +166,24 @@ def wrong_levels(sigmas, A, B):
     return only_sums(sigmas, A, B) & ((A @ sigmas[1:] - sigmas[1:]).abs() < 1e-9)
 
 
+def without_absolute_d(sigmas, A, B):
+    return ((A + B).sum(1) - 1 < 1e-9) & only_along_e(sigmas, A, B)
+
+
+def without_absolute_e(sigmas, A, B):
+    return only_sums(sigmas, A, B) & (A @ sigmas[:-1] - sigmas[1:] < 1e-9)
+
+
+def errors_that_cancel(sigmas, A, B):
+    return ((A + B).sum(1) - 1 + A @ sigmas[:-1] - sigmas[1:]).abs() < 1e-9
+
+
+def too_tolerant(sigmas, A, B):
+    return consistent(sigmas, A, B) | (
+        ((A + B).sum(1) - 1).abs() + (A @ sigmas[:-1] - sigmas[1:]).abs() < 1e-3
+    )
+
+
 def one_bool(sigmas, A, B):
     return consistent(sigmas, A, B).all()
 
@@ -185,7 +203,7 @@ WRONG = [
     ("02-ddim", ddim_sign, "wrong sign"),
     ("02-ddim", ddim_whole_output, "1 minus that share"),
     ("02-ddim", ddim_native, "own coordinate"),
-    ("02-ddim", ddim_vectors, "shape (2, 4)"),
+    ("02-ddim", ddim_vectors, "A has shape (4,)"),
     ("02-ddim", lambda sigmas: ddim(sigmas)[0], "return two matrices"),
     ("02-ab2", ab2_uniform, "uniform grid only"),
     ("02-ab2", ab2_swapped, "wrong order"),
@@ -220,6 +238,11 @@ WRONG = [
     ("02-consistency", only_the_diagonal, "off the diagonal"),
     ("02-consistency", without_tolerance, "no =="),
     ("02-consistency", wrong_levels, "you reject it"),
-    ("02-consistency", one_bool, "one bool for each"),
+    ("02-consistency", one_bool, "one a row"),
     ("02-consistency", lambda s, A, B: (A + B).sum(1) - 1, "True and False"),
+    ("02-consistency", without_absolute_d, "absolute value"),
+    ("02-consistency", without_absolute_e, "absolute value"),
+    ("02-consistency", errors_that_cancel, "do not let errors cancel"),
+    ("02-consistency", too_tolerant, "enough for rounding"),
+    ("02-consistency", lambda s, A, B: None, "return statement"),
 ]

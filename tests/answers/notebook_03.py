@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from s4s_nb.checks.notebook_03 import greedy
+from s4s_nb.course.checks.notebook_03 import greedy
 from s4s_nb.grids import align_your_steps, karras, log_snr
 from tests.problems import F64, to_zero
 
@@ -95,6 +95,10 @@ def stick_of_floats(theta, high, low):
     return torch.tensor(stick()(theta, high, low).tolist(), dtype=F64)
 
 
+def stick_half_detached(theta, high, low):
+    return stick()(torch.cat([theta[:1].detach(), theta[1:]]), high, low)
+
+
 def stick_without_its_last_level(theta, high, low):
     return stick()(theta, high, low)[:-1]
 
@@ -161,6 +165,8 @@ WRONG = [
     ("03-rho", searched(turned=True), "turn its comparison round"),
     ("03-rho", lambda levels: round(searched()(levels)), "need not be whole"),
     ("03-rho", searched(rounds=3), "you return"),
+    ("03-rho", searched(low=2.0), "you return 2"),
+    ("03-rho", searched(high=25.0), "between 1 and 50"),
     ("03-rho", lambda levels: None, "return one number"),
     ("03-stick", stick_from_below, "the levels rise"),
     ("03-stick", stick(logs=False), "in log σ"),
@@ -173,8 +179,9 @@ WRONG = [
     ("03-stick", stick_without_its_last_level, "an end is missing"),
     ("03-stick", stick_with_rounded_ends, "rounding error"),
     ("03-stick", stick_of_floats, "no gradient"),
+    ("03-stick", stick_half_detached, "detached"),
     ("03-stick", lambda *given: 2 * stick()(*given), "not yet"),
-    ("03-stick", lambda *given: 1.0, "return a tensor"),
+    ("03-stick", lambda *given: 1.0, "must have shape (6,)"),
     ("03-path", lambda *given: cheapest(*given)[::-1], "backwards"),
     ("03-path", lambda *given: cheapest(*given)[1:], "an end is missing"),
     ("03-path", lambda *given: cheapest(*given, exactly=False), "make exactly 4"),
@@ -182,6 +189,8 @@ WRONG = [
     ("03-path", greedy, "dear"),
     ("03-path", lambda cost, steps: [0, 2, 5, 6, 7], "there is one of 4 jumps"),
     ("03-path", lambda cost, steps: cheapest(cost, steps + 1), "visit 5 indices"),
+    ("03-path", lambda cost, steps: [0, 1.5, 2, 3, 7], "yours are [0.0, 1.5"),
+    ("03-path", lambda cost, steps: [], "rises from 0 to 7"),
     ("03-path", lambda cost, steps: [1, 2, 3, 4, 7], "rises from 0 to 7"),
-    ("03-path", lambda cost, steps: cost, "list of whole numbers"),
+    ("03-path", lambda cost, steps: cost, "a list such as"),
 ]

@@ -31,13 +31,13 @@ def interval(inside=lambda c, u, w: u + w * (c - u), outside="conditional", wher
     """Guidance for low < σ ≤ high, and its usual mistakes."""
 
     def in_interval(conditional, unconditional, w, low, high):
-        def denoise(x, sigma):
+        def denoise(x, sigma, **cond):
             within = (where or (lambda s: low < s <= high))(float(sigma))
             if wasteful:
-                conditional(x, sigma)
+                conditional(x, sigma, **cond)
             if within:
-                return inside(conditional(x, sigma), unconditional(x, sigma), w)
-            return {"conditional": conditional, "unconditional": unconditional}[outside](x, sigma)
+                return inside(conditional(x, sigma, **cond), unconditional(x, sigma), w)
+            return conditional(x, sigma, **cond) if outside == "conditional" else unconditional(x, sigma)
 
         return denoise
 
@@ -98,15 +98,18 @@ WRONG = [
     ("04-score", score_adapter(native_time=False), "in its own time"),
     ("04-score", score_adapter(keep=3.0), "not yet"),
     ("04-score", lambda network, schedule: None, "return a function"),
-    ("04-interval", interval(where=lambda s: not 0.3 < s <= 5.0), "below low"),
-    ("04-interval", interval(where=lambda s: s > 0.3), "above high"),
+    ("04-interval", interval(where=lambda s: not 0.25 < s <= 5.0), "below low"),
+    ("04-interval", interval(where=lambda s: s > 0.25), "above high"),
     ("04-interval", interval(where=lambda s: False), "upside down"),
+    ("04-interval", interval(where=lambda s: 0.25 <= s <= 5.0), "at σ = low exactly"),
+    ("04-interval", interval(where=lambda s: 0.25 < s < 5.0), "at σ = high exactly"),
+    ("04-interval", interval(lambda c, u, w: u), "hand **cond on"),
     ("04-interval", interval(lambda c, u, w: c + w * (c - u)), "the other convention"),
     ("04-interval", interval(lambda c, u, w: c + w * (u - c)), "exchanged"),
     ("04-interval", interval(lambda c, u, w: w * (c - u)), "in front"),
     ("04-interval", interval(outside="unconditional"), "label is lost"),
     ("04-interval", interval(wasteful=True), "save calls"),
-    ("04-interval", lambda *parts: lambda x, sigma: x, "return the state"),
+    ("04-interval", lambda *parts: lambda x, sigma, **cond: x, "return the state"),
     ("04-interval", lambda *parts: None, "return a function"),
     ("04-infinity", fitted(lambda n: n), "a line in n"),
     ("04-infinity", fitted(lambda n: n**-0.5), "1/√n"),

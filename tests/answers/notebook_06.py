@@ -2,7 +2,7 @@
 
 import torch
 
-from s4s_nb.checks.notebook_06 import ball_projection
+from s4s_nb.course.checks.notebook_06 import ball_projection
 
 
 def consistent(c):

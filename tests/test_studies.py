@@ -8,15 +8,17 @@ from functools import partial
 import pytest
 import torch
 
-from s4s_nb.ablations import ABLATIONS, ADAM, BASE, optimisers, recipes_summary, rms_embedding
 from s4s_nb.distances import rmse
 from s4s_nb.errors import InputError
-from s4s_nb.families import linear_multistep_family
-from s4s_nb.files import bundled
-from s4s_nb.gauss_newton import mean_distance
-from s4s_nb.judge import judge
+from s4s_nb.evaluate import evaluate
+from s4s_nb.families import LinearMultistep
+from s4s_nb.files import data_file
+from s4s_nb.learn.problem import Problem
+from s4s_nb.learn.starts import STARTS, student_at
+from s4s_nb.models.bundled import SETTINGS, find_solver, load
 from s4s_nb.solvers import Solver
-from s4s_nb.study import (
+from s4s_nb.studies.ablations import ABLATIONS, ADAM, BASE, optimisers, recipes_summary, root_mean_square
+from s4s_nb.studies.settings import (
     DRAWS_ELSEWHERE,
     alt,
     alt_summary,
@@ -26,9 +28,8 @@ from s4s_nb.study import (
     uniform,
     uniform_summary,
 )
-from s4s_nb.tables import STARTS, Budget, family_of
-from s4s_nb.transfer import alt_cells, teacher_images, transfer, transfer_summary
-from s4s_nb.zoo import SETTINGS, load_model
+from s4s_nb.studies.sweep import Budget
+from s4s_nb.studies.transfer import alt_cells, teacher_images, transfer, transfer_summary
 
 TINY = Budget(pairs=2, validation_pairs=2, iterations=1, samples=4)
 
@@ -36,8 +37,8 @@ TINY = Budget(pairs=2, validation_pairs=2, iterations=1, samples=4)
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("nfe", [3, 4, 5, 8])
 def test_every_family_keeps_its_evaluations(start, nfe):
-    family = family_of(load_model("fashion"), start, "logsnr", nfe)
-    assert family.table(family.zero).nfe == nfe
+    model = load("fashion")
+    assert student_at(start, model.grid("logsnr"), nfe, model.schedule).solver().nfe == nfe
 
 
 def test_a_study_goes_on_where_it_was_stopped(tmp_path):
@@ -92,9 +93,9 @@ def test_seeds_draw_other_pairs_and_start_from_the_same_solver(tmp_path):
 
 
 def test_the_bundled_draws_are_all_that_the_command_makes(tmp_path, monkeypatch):
-    monkeypatch.delattr("s4s_nb.study.learned_cell")  # nothing is left to learn
+    monkeypatch.delattr("s4s_nb.studies.settings.learned_cell")  # nothing is left to learn
     copy = tmp_path / "seeds.json"
-    copy.write_bytes(bundled("results/seeds.json").read_bytes())
+    copy.write_bytes(data_file("results/seeds.json").read_bytes())
     cells = seeds(copy)["cells"]
     draws = Counter((cell["setting"], cell["method"]) for cell in cells)
     assert all(
@@ -111,20 +112,19 @@ def test_a_transferred_solver_is_judged_where_it_is_used(tmp_path):
     make = partial(transfer, tmp_path / "transfer.json", ["fashion"], [4], samples=4)
     cells = make()["cells"]
     found = {(cell["learned_on"], cell["method"], cell["nfe"]): cell["lpips"] for cell in cells}
-    model = load_model("fashion")
+    model = load("fashion")
     for method in ("s4s", "s4s-alt"):
-        alone, _ = judge(model, model.solver(method, 5, "karras"), 4)
+        alone = evaluate(model, find_solver(model, method, 5, "karras"), 4)
         assert found["fashion", method, 5] == pytest.approx(alone["lpips"], rel=1e-3)
     start = next(c for c in alt_cells("fashion") if c["method"] == "ld3")
-    classical = model.solver(start["family"], 4, start["grid"], STARTS[start["family"]])
-    assert found["fashion", "start", 4] == pytest.approx(judge(model, classical, 4)[0]["lpips"], rel=1e-3)
+    classical = find_solver(model, start["family"], 4, start["grid"], STARTS[start["family"]])
+    assert found["fashion", "start", 4] == pytest.approx(evaluate(model, classical, 4)["lpips"], rel=1e-3)
     assert {origin for origin, *_ in found} == {n for n, s in SETTINGS.items() if s.sigma_max == 80}
     assert make()["cells"] == cells
 
 
 def test_another_guidance_weight_has_another_teacher():
-    home = load_model("fashion-guided")
-    heavier = replace(home, setting=replace(home.setting, guidance_scale=4.0))
+    home, heavier = load("fashion-guided"), load("fashion-guided", guidance_scale=4.0)
     stored = teacher_images(home, 2)
     assert rmse(stored, home.images(home.pairs("test", 2).targets)).max() < 0.01
     assert rmse(stored, teacher_images(heavier, 2)).min() > 0.01
@@ -145,10 +145,11 @@ def test_optimisers_are_compared_by_what_the_network_was_asked(tmp_path):
     }
     table = optimisers(tmp_path / "optimisers.json", ["fashion"], [2], recipes, samples=4)
     newton, adam = table["cells"]
-    # Validation: 40 pairs, before and after; training: 2 pairs, forward and backward; 2 steps each.
-    assert adam["evaluations"] == (2 * 40 + 2 * 3) * 2
-    # Five tries and the start are validated; parameters of step 1 cost one evaluation, step 2's none.
-    assert newton["evaluations"] == 6 * 40 * 2 + 2 * (2 + 1)
+    # Validation: 40 pairs at the start, after the epoch and at the end; training: 2 pairs, forward and
+    # backward; 2 steps each. By 3 evaluations the run tells its network from another.
+    assert adam["evaluations"] == (3 * 40 + 2 * 3) * 2 + 3
+    # Five tries, start and end are validated; parameters of step 1 cost one evaluation, step 2's none.
+    assert newton["evaluations"] == 7 * 40 * 2 + 2 * (2 + 1) + 3
     assert adam["radius"] > 0 == newton["radius"]
     assert "Gauss-Newton" in recipes_summary(table)
 
@@ -169,17 +170,14 @@ def test_an_ablation_is_what_it_says(tmp_path):
     ]
     assert second["parameters"] == 1 + 2 + 2
     assert consistent["parameters"] == (1 + 2 + 3) - 3
-    model = load_model("fashion")
+    model = load("fashion")
     x = model.starts("test", 3)
-    e = rms_embedding(model)(x)
+    e = root_mean_square(x)
     assert torch.allclose((e[0] - e[1:]).norm(dim=1), rmse(x[:1].expand(2, -1, -1, -1), x[1:]), rtol=1e-5)
-    start = mean_distance(
-        model.denoise,
-        linear_multistep_family("dpmpp-2m", model.grid("logsnr")(3)),
-        torch.zeros(6, dtype=torch.float64),
-        model.pairs("validation", 40),
-        rms_embedding(model),
-    )
+    validation = model.pairs("validation", 40)
+    problem = Problem(model.denoise, validation, validation, root_mean_square)
+    student = LinearMultistep("dpmpp-2m", model.grid("logsnr")(3))
+    start = problem.distance(student, student.zero(("coefficients",)), ("coefficients",))
     assert squared["history"][0][1] == pytest.approx(start, rel=1e-5)
 
 
