@@ -11,7 +11,7 @@ from torch import Tensor
 
 from s4s_nb.classic import AS_USED, make_solver
 from s4s_nb.comparison import Comparison
-from s4s_nb.denoisers import Condition, Counted, Denoiser
+from s4s_nb.denoisers import Counted
 from s4s_nb.distances import lpips_distance, rmse
 from s4s_nb.errors import InputError
 from s4s_nb.frechet import (
@@ -24,7 +24,7 @@ from s4s_nb.frechet import (
     moments,
 )
 from s4s_nb.grids import GRIDS, Grid
-from s4s_nb.pairs import PER_SEED, run
+from s4s_nb.pairs import PER_SEED, Sampled, run
 from s4s_nb.runtime import bar, batch_size, map_batches, synchronize
 from s4s_nb.schedules import Schedule
 from s4s_nb.solvers import Solver
@@ -53,27 +53,19 @@ class Reference:
 
 
 @runtime_checkable
-class Judged(Protocol):
+class Judged(Sampled, Protocol):
     """What a judge needs of a model; :class:`s4s_nb.models.Model` is one."""
 
     @property
-    def name(self) -> str: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def denoise(self) -> Denoiser: ...
-    @property
     def network(self) -> Counted: ...
+    @property
+    def schedule(self) -> Schedule | None: ...
     @property
     def reference(self) -> Reference | None: ...
     @property
     def has_images(self) -> bool: ...
-    def starts(self, split: str, count: int, first: int = 0) -> Tensor: ...
-    def condition(self, split: str, count: int, first: int = 0) -> Condition: ...
     def images(self, states: Tensor) -> Tensor: ...
     def teacher(self, refine: int = 1) -> Solver: ...
-    @property
-    def schedule(self) -> Schedule | None: ...
     def grid(self, name: str) -> Callable[[int], Grid]: ...
 
 

@@ -95,7 +95,7 @@ def autoencoder_loss(
     generator: torch.Generator,
     kl_weight: float = 1e-3,
 ) -> Float[Tensor, ""]:
-    """Mean |x̂ − x| + 2 (x̂ − x)² + 0.4 LPIPS(x̂, x) + w · KL(q(z|x) ‖ N(0, 1)), the KL per latent number.
+    """Mean |x̂ − x| + LPIPS(x̂, x) + w · KL(q(z|x) ‖ N(0, 1)), the KL per latent number.
 
     Rombach et al. 2022, eq. 25, without its adversarial term; labels play no part.
     """
@@ -104,6 +104,4 @@ def autoencoder_loss(
     decoded = model.decoder(mean + (0.5 * log_variance).exp() * noise)
     kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
     perceptual = lpips_distance(str(images.device))(decoded, images).mean()
-    difference = decoded - images
-    pixels = difference.abs().mean() + 2 * difference.square().mean()
-    return pixels + 0.4 * perceptual + kl_weight * kl
+    return (decoded - images).abs().mean() + perceptual + kl_weight * kl
