@@ -29,6 +29,8 @@ from s4s_nb.runtime import bar, batch_size, map_batches, synchronize
 from s4s_nb.schedules import Schedule
 from s4s_nb.solvers import Solver
 
+TO_TEACHER = ("rmse", "lpips", "lpips_error", "fd_teacher", "fd_teacher_limit", "fd_teacher_error")
+"""What a row has of distances to the teacher, which has none to itself."""
 FEWEST = 4
 """Samples that a Fréchet distance and its limit can be taken of."""
 
@@ -203,9 +205,7 @@ def evaluate_teacher(model: Judged, samples: int = 500, seed: int = 0) -> dict[s
     few = min(100, samples)
     model.network.nfe = 0
     _, seconds = sampled(model, model.teacher(), few, seed, title="teacher")
-    own = dict.fromkeys(
-        ("rmse", "lpips", "fd_teacher", "fd_teacher_limit") if model.has_images else ("rmse",), 0.0
-    )
+    own = dict.fromkeys(TO_TEACHER if model.has_images else TO_TEACHER[:1], 0.0)
     real = real_distances(target.features, model.reference) if model.has_images else {}
     nfe = model.network.nfe // -(-few // batch_size(model.device))
     return {"nfe": nfe, "samples": samples, **own, **real, "seconds_per_100": 100 * seconds / few}

@@ -193,3 +193,9 @@ def test_a_table_leaves_out_what_no_row_has_and_keeps_three_digits():
     assert table.splitlines()[0].split("  ")[0].strip() == "solver"
     assert "LPIPS to teacher" in table and "0.123" in table and "0.1234" not in table
     assert "FD" not in table and "s / 100" not in table
+
+
+def test_the_teachers_row_has_what_the_rows_of_solvers_have():
+    model = load("fashion")
+    solver = make_solver("euler", 1, model.grid("karras"))
+    assert set(evaluate_teacher(model, 4)) == set(evaluate(model, solver, 4))
