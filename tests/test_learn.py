@@ -1,6 +1,7 @@
 """The loop: turns, record and guard; and the numbers of the learners as they were before this loop."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 
 from s4s_nb.classic import make_solver
 from s4s_nb.errors import InputError
+from s4s_nb.learn import learn
 from s4s_nb.learn.loop import learn_student
 from s4s_nb.learn.methods import METHODS
 from s4s_nb.learn.problem import Problem, paired_gain
+from s4s_nb.models import Model
 from s4s_nb.pairs import Pairs, run, seeded_noise
 from s4s_nb.solvers import Solver, solve
 from tests.problems import F64, GRID, MIXTURE, TABLE, identity, pairs, problem, same_bits, student
@@ -230,3 +233,17 @@ def test_gains_of_solvers_that_blow_up():
     assert paired_gain(finite, infinite) == (0.0, 0.0)
     assert paired_gain(infinite, finite)[0] == float("inf")
     assert paired_gain(finite, finite / 2) == (0.75, pytest.approx(0.25))
+
+
+@pytest.mark.parametrize(("method", "optimiser"), [("s4s", "adam"), ("ld3", "adam"), ("ld3", "ld3")])
+def test_the_seed_is_that_of_the_batches_too(monkeypatch, method, optimiser):
+    class Reached(Exception):
+        pass
+
+    def learn_student(*_, seed, **__):
+        raise Reached(seed)
+
+    monkeypatch.setattr(sys.modules["s4s_nb.learn"], "learn_student", learn_student)
+    model = Model(MIXTURE, shape=(2,), sigma_max=10.0, sigma_min=0.01)
+    with pytest.raises(Reached, match="3"):
+        learn(model, 3, method, start="dpmpp-2m", grid="karras", optimiser=optimiser, pairs=2, seed=3)

@@ -10,7 +10,7 @@ import torch
 
 from s4s_nb.distances import rmse
 from s4s_nb.errors import InputError
-from s4s_nb.evaluate import evaluate
+from s4s_nb.evaluate import evaluate, target_of
 from s4s_nb.families import LinearMultistep
 from s4s_nb.files import data_file
 from s4s_nb.learn.problem import Problem
@@ -29,7 +29,7 @@ from s4s_nb.studies.settings import (
     uniform_summary,
 )
 from s4s_nb.studies.sweep import Budget
-from s4s_nb.studies.transfer import alt_cells, teacher_images, transfer, transfer_summary
+from s4s_nb.studies.transfer import alt_cells, transfer, transfer_summary
 
 TINY = Budget(pairs=2, validation_pairs=2, iterations=1, samples=4)
 
@@ -125,9 +125,9 @@ def test_a_transferred_solver_is_judged_where_it_is_used(tmp_path):
 
 def test_another_guidance_weight_has_another_teacher():
     home, heavier = load("fashion-guided"), load("fashion-guided", guidance_scale=4.0)
-    stored = teacher_images(home, 2)
+    stored = target_of(home, 2, 0).images
     assert rmse(stored, home.images(home.pairs("test", 2).targets)).max() < 0.01
-    assert rmse(stored, teacher_images(heavier, 2)).min() > 0.01
+    assert rmse(stored, target_of(heavier, 2, 0).images).min() > 0.01
 
 
 def test_the_summary_compares_with_the_classical_solver_of_the_place():

@@ -94,7 +94,7 @@ def learn(
         choose(GRIDS, grid, "grid")
     file = solver_file(out)
     starts, grids = [start] if start else list(STARTS), [grid] if grid else list(GRIDS)
-    recipe.tool(options.get("optimiser"), options.get("radius"))  # refuses before minutes of the teacher
+    tool = recipe.tool(options.get("optimiser"), options.get("radius"))  # before minutes of the teacher
     for each in starts:
         recipe.plan(student_for(model, each, grids[0], nfe, order, consistent, lower_final))
     work = file.with_suffix(".work") if file else None
@@ -103,7 +103,7 @@ def learn(
     problem = Problem(model.denoise, train, validation, model.embed, batch)
     start, grid = picked(model, problem, nfe, starts, grids, work)
     student = student_for(model, start, grid, nfe, order, consistent, lower_final)
-    if options.get("optimiser") == "adam":
+    if tool.relaxed:  # of first order, by batches in a random order
         options = {"seed": seed, **options}
     state = work / f"{method}.safetensors" if work else None
     result = learn_student(problem, student, method, state_file=state, progress=progress, **options)

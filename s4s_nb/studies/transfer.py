@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -51,10 +51,9 @@ def transfer(
             at_home = weight == weight_at_home
             model = home if at_home else load(name, device, guidance_scale=weight)
             solvers = all_of_them if at_home else own
-            target = cache(partial(teacher_images, model, samples))
             for key in table.missing([(name, weight, *key) for key in solvers], name):
                 cell = dict(zip(keys, key, strict=True))
-                table.add(cell | distance_to(model, solvers[key[2:]], target()))
+                table.add(cell | distance_to(model, solvers[key[2:]], target_of(model, samples, 0).images))
     return table.read()
 
 
@@ -98,11 +97,6 @@ def alt_cells(name: str) -> list[dict]:
     """The cells of a setting at the home NFE in ``results/alt.json``."""
     cells = json.loads(data_file("results/alt.json").read_text(encoding="utf-8"))["cells"]
     return [cell for cell in cells if (cell["setting"], cell["nfe"]) == (name, HOME_NFE)]
-
-
-def teacher_images(model: Model, samples: int) -> Tensor:
-    """The stored ones at home; made anew for another guidance weight."""
-    return target_of(model, samples, 0).images
 
 
 def distance_to(model: Model, solver: Solver, target: Tensor) -> dict[str, float]:
