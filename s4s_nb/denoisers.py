@@ -1,20 +1,36 @@
 """Denoisers D = denoise(x, sigma, **cond): the only thing that this package asks of a model.
 
-x is the state in the one coordinate x̃ = x_0 + σ̃ ε, sigma a scalar tensor, cond what the model is
-conditioned on, by name, as tensors with the batch in front (labels, prompt embeddings, masks; often
-nothing), and D the predicted clean image, of the shape of x. Networks that predict something else, in
-their own time, become denoisers by the small adapters below.
+The contract:
+
+- ``x`` (b, …) is the state in the one coordinate x̃ = x_0 + σ̃ ε, in the dtype and on the device of the
+  starts. What a denoiser does to it in place is not seen by anyone else.
+- ``sigma`` is the level of all of x: a float64 tensor without dimensions, on the device of x. A network that
+  wants one level a sample, in its own precision, is asked with ``sigma.to(x).expand(len(x))``. The adapters
+  below also take a level a sample, (b,).
+- ``cond`` is what the model is conditioned on, by name, as tensors with the batch in front (labels, prompt
+  embeddings, masks; often nothing).
+- The answer D is the predicted clean image, a tensor of the shape of x. It is copied before the denoiser is
+  asked again, so that a network may hand out the same memory every time.
+- Sample k of the answer depends on sample k of x alone; and it is the same for the same input.
+- BFGS and Adam differentiate D by backpropagation, so for them it must not run under ``no_grad``;
+  Gauss–Newton takes differences and needs values alone.
+- On a CPU several threads ask at once, unless D is found to reuse its memory: then they take turns.
+
+Networks that predict something else, in their own time, become denoisers by the small adapters below.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from s4s_nb.errors import InputError
 from s4s_nb.schedules import Schedule
 
 NativeNetwork = Callable[..., Tensor]
@@ -29,11 +45,46 @@ Denoiser = Callable[..., Tensor]
 condition any function of the two."""
 
 
+def as_tensor(answer: Any) -> Tensor:
+    """The answer of a network or denoiser if it is a tensor.
+
+    Raises:
+        InputError: it is something else, as a library's output object; its parts that are tensors are named.
+    """
+    if isinstance(answer, Tensor):
+        return answer
+    parts = [f".{name}" for name, part in getattr(answer, "__dict__", {}).items() if isinstance(part, Tensor)]
+    if isinstance(answer, (tuple, list, dict)):
+        keys = answer if isinstance(answer, dict) else range(len(answer))
+        parts = [f"[{key!r}]" for key in keys if isinstance(answer[key], Tensor)]
+    if isinstance(answer, np.ndarray):
+        cure = "wrap its function in s4s_nb.black_box"
+    else:
+        cure = f"return the part that holds the prediction, as {' or '.join(parts) or '.sample or [0]'}"
+    raise InputError(f"The denoiser returned a {type(answer).__name__}, not a tensor; {cure}.")
+
+
+def a_level_each(sigma: Tensor, x: Tensor) -> Tensor:
+    """``sigma`` so that it multiplies x sample by sample: as it is, or (b,) with as many dimensions as x.
+
+    Raises:
+        InputError: it has neither no dimensions nor one number a sample.
+    """
+    if sigma.ndim == 0:
+        return sigma
+    if sigma.shape != x.shape[:1]:
+        raise InputError(
+            f"sigma is one number, or one a sample; for {len(x)} samples it came in shape {tuple(sigma.shape)}."
+        )
+    return sigma.reshape(-1, *[1] * (x.ndim - 1))
+
+
 def from_data(net: NativeNetwork, schedule: Schedule) -> Denoiser:
     """D = net(α x, t): a network that predicts the clean image."""
 
     def denoise(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
-        return net(schedule.alpha(sigma) * x, schedule.time(sigma), **cond).to(x.dtype)
+        each = a_level_each(sigma, x)
+        return as_tensor(net((schedule.alpha(each) * x).to(x), schedule.time(sigma), **cond)).to(x.dtype)
 
     return denoise
 
@@ -42,7 +93,9 @@ def from_noise(net: NativeNetwork, schedule: Schedule) -> Denoiser:
     """D = x − σ̃ net(α x, t): a network that predicts the noise ε."""
 
     def denoise(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
-        return x - sigma * net(schedule.alpha(sigma) * x, schedule.time(sigma), **cond).to(x.dtype)
+        each = a_level_each(sigma, x)
+        noise = as_tensor(net((schedule.alpha(each) * x).to(x), schedule.time(sigma), **cond))
+        return (x - each * noise.to(x.dtype)).to(x.dtype)
 
     return denoise
 
@@ -51,9 +104,10 @@ def from_velocity(net: NativeNetwork, schedule: Schedule) -> Denoiser:
     """D from v = α' x_0 + σ' ε: v = α ε − σ x_0 for VP, v = ε − x_0 for a rectified flow."""
 
     def denoise(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
-        native = schedule.alpha(sigma) * x
-        v = net(native, schedule.time(sigma), **cond).to(x.dtype)
-        return schedule.data_from_velocity(native, v, sigma)
+        each = a_level_each(sigma, x)
+        native = (schedule.alpha(each) * x).to(x)
+        v = as_tensor(net(native, schedule.time(sigma), **cond)).to(x.dtype)
+        return schedule.data_from_velocity(native, v, each).to(x.dtype)
 
     return denoise
 
@@ -72,9 +126,29 @@ def low_precision(net: NativeNetwork, dtype: torch.dtype = torch.bfloat16) -> Na
 
     def call(x: Tensor, *inputs: Tensor, **cond: Tensor) -> Tensor:
         with torch.autocast(x.device.type, dtype):
-            return net(x, *inputs, **cond).to(x.dtype)
+            return as_tensor(net(x, *inputs, **cond)).to(x.dtype)
 
     return call
+
+
+def black_box(function: Callable[..., Any]) -> Callable[..., Tensor]:
+    """A denoiser or network of a function of NumPy arrays, as of an ONNX session: no gradient passes it.
+
+    The function is asked with arrays, (x, sigma, **cond), sigma without dimensions, and returns D as an array
+    of the shape of x. Gauss–Newton learns for it, by differences of its values.
+
+    Example:
+        >>> session = onnxruntime.InferenceSession("denoiser.onnx")
+        >>> denoise = black_box(lambda x, sigma: session.run(None, {"x": x, "sigma": sigma})[0])
+        >>> s4s.learn(s4s.Model(denoise, shape=…, …), optimiser="gauss-newton")
+    """
+
+    def denoise(x: Tensor, *inputs: Tensor, **cond: Tensor) -> Tensor:
+        arrays = [each.detach().cpu().numpy() for each in (x, *inputs)]
+        named = {name: value.detach().cpu().numpy() for name, value in cond.items()}
+        return torch.from_numpy(np.array(function(*arrays, **named))).to(x)
+
+    return denoise
 
 
 def guided(conditional: Denoiser, unconditional: Denoiser, guidance_scale: float) -> Denoiser:
@@ -85,7 +159,7 @@ def guided(conditional: Denoiser, unconditional: Denoiser, guidance_scale: float
     """
 
     def denoise(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
-        d_u = unconditional(x, sigma)
+        d_u = as_tensor(unconditional(x, sigma)).clone()  # the other may answer in the same memory
         return d_u + guidance_scale * (conditional(x, sigma, **cond) - d_u)
 
     return denoise
@@ -128,3 +202,53 @@ class Counted:
         with self.lock:  # batches may run side by side
             self.nfe += 1
         return self.call(*inputs, **cond)
+
+
+@dataclass(eq=False)
+class InTurn:
+    """A denoiser that answers in the same memory every time, for threads that take turns."""
+
+    call: Denoiser
+    lock: Lock = field(default_factory=Lock, repr=False)
+
+    def __call__(self, x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
+        with self.lock:
+            return self.call(x, sigma, **cond).clone()
+
+
+@torch.no_grad()
+def examined(denoise: Denoiser, x: Tensor, sigma: Tensor, cond: Condition | None = None) -> Denoiser:
+    """The denoiser, once it has answered one sample as the contract says; :class:`InTurn` if its memory is
+    the same for every answer.
+
+    Args:
+        x, cond: of one sample or more, of which the first is used.
+
+    Raises:
+        InputError: it fails in its own words, or answers with no tensor or one of another shape.
+    """
+    one, level = x[:1].clone(), sigma.to(x.device)
+    first = {name: value[:1] for name, value in (cond or {}).items()}
+    try:
+        answers = [denoise(one.clone(), level, **first) for _ in range(2)]
+    except InputError:
+        raise
+    except Exception as error:
+        given = "".join(f", {name} {tuple(value.shape)}" for name, value in first.items())
+        raise InputError(
+            f"The denoiser failed when it was asked with x {tuple(one.shape)} ({one.dtype}, {one.device}),"
+            f" sigma a {level.dtype} number{given}: {type(error).__name__}:"
+            f" {' '.join(str(error).split()).rstrip('.')}; s4s_nb.denoisers says what it is asked."
+        ) from error
+    places = [as_tensor(answer).untyped_storage().data_ptr() for answer in answers]
+    check_shape(answers[0], one)
+    return InTurn(denoise) if places[0] == places[1] else denoise
+
+
+def check_shape(answer: Tensor, x: Tensor, where: str = "") -> None:
+    """:class:`InputError` if a prediction is of another shape than its input."""
+    if answer.shape != x.shape:
+        raise InputError(
+            f"The denoiser returned shape {tuple(answer.shape)} for input {tuple(x.shape)}{where};"
+            " it must predict the clean image, in the shape of its input."
+        )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from s4s_nb.classic import AS_USED, make_solver
 from s4s_nb.comparison import Comparison
-from s4s_nb.denoisers import Counted
+from s4s_nb.denoisers import Counted, examined
 from s4s_nb.distances import lpips_distance, rmse
 from s4s_nb.errors import InputError
 from s4s_nb.frechet import (
@@ -59,6 +59,10 @@ class Judged(Sampled, Protocol):
     """What a judge needs of a model; :class:`s4s_nb.models.Model` is one."""
 
     @property
+    def sigma_max(self) -> float: ...
+    @property
+    def conventions(self) -> dict[str, Any]: ...
+    @property
     def network(self) -> Counted: ...
     @property
     def schedule(self) -> Schedule | None: ...
@@ -89,33 +93,70 @@ def target_of(model: Judged, samples: int, seed: int) -> Target:
     stored = model.reference.teacher if model.reference else torch.zeros(0)
     if seed == 0 and samples <= len(stored):
         return Target(stored[:samples].to(model.device))
-    return Target(sampled(model, model.teacher(), samples, seed, title="teacher")[0])
+    return Target(sampled(model, model.teacher(), samples, seed, title="teacher").images)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Images of some noises, the evaluations of the network that each took, and the seconds of all."""
+
+    images: Tensor
+    nfe: int
+    seconds: float
 
 
 def sampled(
     model: Judged, solver: Solver, samples: int, seed: int = 0, title: str | None = None
-) -> tuple[Tensor, float]:
-    """Images of the test noises of a seed, from x_T itself, and the seconds that they took."""
+) -> Sampling:
+    """Images of the test noises of a seed, from x_T itself."""
     first = seed * PER_SEED
     starts, cond = model.starts("test", samples, first), model.condition("test", samples, first)
+    denoise = examined(model.denoise, starts, solver.model_sigmas[0], cond)
+    model.network.nfe = 0
     synchronize(model.device)
     started = time.perf_counter()
-    images = model.images(run(model.denoise, starts, solver, cond, title=title))
+    images = model.images(run(denoise, starts, solver, cond, title=title))
     synchronize(model.device)
-    return images, time.perf_counter() - started
+    batches = -(-samples // batch_size(model.device))
+    return Sampling(images, model.network.nfe // batches, time.perf_counter() - started)
 
 
-def sample(model: Judged, solver: Solver, count: int = 16, seed: int = 0) -> Tensor:
+def checked(model: Judged, solver: Solver, transfer: bool) -> Solver:
+    """A solver, if it is one and may sample the model; see :meth:`s4s_nb.solvers.Solver.check_for`."""
+    if not isinstance(solver, Solver):
+        raise InputError(
+            f"A solver is a s4s_nb.Solver, as make_solver, find_solver and learn give; got {solver!r}."
+        )
+    solver.check_for(model, transfer)
+    return solver
+
+
+def sample(
+    model: Judged, solver: Solver, count: int = 16, seed: int = 0, transfer: bool = False
+) -> Tensor:
     """Images of the first ``count`` test noises of a seed, (count, c, h, w) in [−1, 1].
+
+    Args:
+        transfer: whether the solver may have been learned for another model.
+
+    Raises:
+        InputError: no samples or more than a seed has, or a solver that is not for this model.
 
     Example:
         >>> images = sample(model, make_solver("dpmpp-2m", 5, model.grid("karras")), count=16)
     """
-    return sampled(model, solver, count, seed)[0]
+    if not 1 <= count <= PER_SEED:
+        raise InputError(f"A seed has 1 to {PER_SEED:,} samples; asked for {count}.")
+    return sampled(model, checked(model, solver, transfer), count, seed).images
 
 
 def evaluate(
-    model: Judged, solver: Solver, samples: int = 500, seed: int = 0, title: str | None = None
+    model: Judged,
+    solver: Solver,
+    samples: int = 500,
+    seed: int = 0,
+    title: str | None = None,
+    transfer: bool = False,
 ) -> dict[str, Any]:
     """Sample from x_T of the test noises (never from a relaxed start) and measure.
 
@@ -127,14 +168,16 @@ def evaluate(
     Args:
         samples: how many test noises.
         seed: which: seed s begins at number 10,000 s.
+        title: of the bar; none without.
+        transfer: whether the solver may have been learned for another model.
 
     Raises:
-        InputError: fewer than four samples, or more than a seed has.
+        InputError: fewer than four samples, or more than a seed has; or a solver that is not for this model.
 
     Example:
         >>> evaluate(model, make_solver("dpmpp-2m", 5, model.grid("karras")), samples=100)["lpips"]
     """
-    return judged(model, solver, samples, seed, title)[0]
+    return judged(model, checked(model, solver, transfer), samples, seed, title)[0]
 
 
 def judged(
@@ -143,14 +186,13 @@ def judged(
     """The row of :func:`evaluate`, and the images."""
     check_count(samples)
     target = target_of(model, samples, seed)
-    model.network.nfe = 0
-    images, seconds = sampled(model, solver, samples, seed, title)
+    made = sampled(model, solver, samples, seed, title)
     row = {
-        "nfe": model.network.nfe // -(-samples // batch_size(model.device)),
-        **distances_to(model, images, target),
-        "seconds_per_100": 100 * seconds / samples,
+        "nfe": made.nfe,
+        **distances_to(model, made.images, target),
+        "seconds_per_100": 100 * made.seconds / samples,
     }
-    return row, images
+    return row, made.images
 
 
 def check_count(samples: int) -> None:
@@ -203,12 +245,11 @@ def evaluate_teacher(model: Judged, samples: int = 500, seed: int = 0) -> dict[s
     check_count(samples)
     target = target_of(model, samples, seed)
     few = min(100, samples)
-    model.network.nfe = 0
-    _, seconds = sampled(model, model.teacher(), few, seed, title="teacher")
+    made = sampled(model, model.teacher(), few, seed, title="teacher")
     own = dict.fromkeys(TO_TEACHER if model.has_images else TO_TEACHER[:1], 0.0)
     real = real_distances(target.features, model.reference) if model.has_images else {}
-    nfe = model.network.nfe // -(-few // batch_size(model.device))
-    return {"nfe": nfe, "samples": samples, **own, **real, "seconds_per_100": 100 * seconds / few}
+    seconds = {"seconds_per_100": 100 * made.seconds / few}
+    return {"nfe": made.nfe, "samples": samples, **own, **real, **seconds}
 
 
 @torch.inference_mode()
@@ -232,6 +273,7 @@ def compare(
     grids: Sequence[str] = tuple(GRIDS),
     samples: int = 500,
     seed: int = 0,
+    transfer: bool = False,
 ) -> Comparison:
     """Classical solvers as they are used, on every grid, beside ``solvers`` and the teacher.
 
@@ -239,7 +281,7 @@ def compare(
         nfe: evaluations of the classical solvers; ``solvers`` keep their own.
         solvers: learned ones, or any others.
         grids: where the classical ones step.
-        samples, seed: as in :func:`evaluate`.
+        samples, seed, transfer: as in :func:`evaluate`.
 
     Returns:
         A :class:`s4s_nb.comparison.Comparison`: ``rows`` as :func:`evaluate` gives them, printed as a
@@ -257,7 +299,8 @@ def compare(
         for label, (name, lower) in AS_USED.items()
     ]
     learned = [
-        ({"solver": s.name, "kind": "learned", "grid": s.info.get("grid", "own")}, s) for s in solvers
+        ({"solver": s.name, "kind": "learned", "grid": s.info.get("grid", "own")}, s)
+        for s in (checked(model, solver, transfer) for solver in solvers)
     ]
     return side_by_side(model, [*classical, *learned], samples, seed)
 

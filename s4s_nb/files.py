@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,24 +30,43 @@ def replace_file(path: Path, write) -> None:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and string metadata as one safetensors file."""
+    """Write tensors and string metadata, with a checksum over all of them, as one safetensors file."""
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    replace_file(path, lambda p: save_file(tensors, p, metadata))
+    checked = metadata | {CHECKSUM: checksum(tensors, metadata)}
+    replace_file(path, lambda p: save_file(tensors, p, checked))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read back (tensors, metadata).
 
     Raises:
-        InputError: the file is missing, or no (whole) safetensors file.
+        InputError: the file is missing, no (whole) safetensors file, or not what its checksum says; files of
+            other programs have none.
     """
     try:
         with safe_open(path, framework="pt") as f:
-            return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}
+            tensors, metadata = {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}
     except FileNotFoundError:
         raise InputError(f"There is no file {path}; check the name.") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged or no safetensors file ({error}).") from None
+    known = metadata.pop(CHECKSUM, None)
+    if known is not None and known != checksum(tensors, metadata):
+        raise InputError(f"{path} is damaged: its contents are not those of its checksum.")
+    return tensors, metadata
+
+
+CHECKSUM = "sha256"
+"""The name of the checksum in the metadata of a safetensors file of ours."""
+
+
+def checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Hex digest of metadata and of the tensors' names, dtypes, shapes and bytes."""
+    sha = hashlib.sha256(json.dumps(dict(sorted(metadata.items()))).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,36 +10,51 @@ single-step method are rows like any other, so two nodes may share a level.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s4s_nb.denoisers import Condition, Denoiser
+from s4s_nb.denoisers import Condition, Denoiser, as_tensor, check_shape
 from s4s_nb.errors import DivergedError, InputError
-from s4s_nb.files import digest, read_safetensors, write_safetensors
+from s4s_nb.files import digest, read_safetensors, same_run, write_safetensors
 
-FORMAT = "s4s_nb solver 1"
+FORMAT = "s4s_nb solver 2"
+TABLE = ("sigmas", "A", "B", "model_sigmas", "kappa")
+"""The tensors of a solver file."""
+
+
+@runtime_checkable
+class Made(Protocol):
+    """What a solver is made for; :class:`s4s_nb.models.Model` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sigma_max(self) -> float: ...
+    @property
+    def conventions(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Solver:
-    """The table. ``info`` records family, order, model, grid, how it was learned, what it reached.
+    """The table, in float64. ``info`` records how it was learned, what it reached, and what it is for.
 
     Args:
         name: how tables and pictures call it.
-        sigmas: (N+1,) node levels σ_0 ≥ … ≥ σ_N ≥ 0, float64.
+        sigmas: (N+1,) node levels σ_0 ≥ … ≥ σ_N ≥ 0.
         A: (N, N) weights of states, lower-triangular.
         B: (N, N) weights of denoiser outputs, lower-triangular.
         model_sigmas: (N,) levels s_j at which the denoiser is asked; σ_j when left out.
         kappa: (N,) scales of its input; ones when left out.
 
     Raises:
-        InputError: shapes that do not fit, entries above the diagonal, NaN, rising or negative
-            levels, a model level that is not positive.
+        InputError: what is no tensor of floats, shapes that do not fit, entries above the diagonal, NaN,
+            rising or negative levels, a model level that is not positive, an info that is no dictionary.
     """
 
     name: str
@@ -51,6 +66,16 @@ class Solver:
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        if not isinstance(self.info, dict):
+            raise InputError(f"The info of solver {self.name!r} is no dictionary.")
+        for key in TABLE:
+            value = getattr(self, key)
+            if value is None and key in ("model_sigmas", "kappa"):
+                continue
+            if not (isinstance(value, Tensor) and value.is_floating_point()):
+                kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(f"{key} of solver {self.name!r} must be a tensor of floats; it is {kind}.")
+            object.__setattr__(self, key, value.to(torch.float64))
         if self.sigmas.ndim != 1 or len(self.sigmas) < 2:
             raise InputError(f"Solver {self.name!r} needs at least two levels in one dimension.")
         n = self.nfe
@@ -85,12 +110,37 @@ class Solver:
     @property
     def digest(self) -> str:
         """Hex digest of the table to nine decimals, the same on machines that round the last bits apart."""
-        tensors = (self.sigmas, self.A, self.B, self.model_sigmas, self.kappa)
-        return digest(*(t.detach().mul(1e9).round().long() for t in tensors))
+        return digest(*(getattr(self, key).detach().mul(1e9).round().long() for key in TABLE))
+
+    def check_for(self, model: Made, transfer: bool = False) -> None:
+        """Check that this solver may sample a model.
+
+        Args:
+            transfer: whether it may have been learned for another one.
+
+        Raises:
+            InputError: its first level is not the model's sigma_max, of which the noise has to be; or it was
+                learned for another model or other conventions, and ``transfer`` is not set.
+        """
+        first = float(self.sigmas[0])
+        if not math.isclose(first, model.sigma_max, rel_tol=1e-6):
+            raise InputError(
+                f"Solver {self.name!r} starts at sigma {first:g}, but {model.name} at {model.sigma_max:g}: the"
+                f" noise is of another size, so it can't sample {model.name}; learn one for it."
+            )
+        here = {"model": model.name, **model.conventions}
+        known = {"model": self.info.get("model", model.name), **self.info.get("made_for", {})}
+        differing = [key for key in known if not same_run(known[key], here.get(key))]
+        if differing and not transfer:
+            told = ", ".join(f"{key} {known[key]} (here {here.get(key)})" for key in differing)
+            raise InputError(
+                f"Solver {self.name!r} was learned for {told}; to use it all the same, ask for the transfer:"
+                " transfer=True, or --transfer on the command line."
+            )
 
     def save(self, path: Path | str) -> None:
         """Write the table as safetensors with its name and ``info`` as JSON metadata."""
-        tensors = {k: getattr(self, k) for k in ("sigmas", "A", "B", "model_sigmas", "kappa")}
+        tensors = {key: getattr(self, key) for key in TABLE}
         metadata = {"format": FORMAT, "name": self.name, "info": json.dumps(self.info)}
         write_safetensors(Path(path), tensors, metadata)
 
@@ -99,11 +149,14 @@ class Solver:
         """Read a table back; :class:`InputError` if the file is missing, damaged or foreign."""
         tensors, metadata = read_safetensors(Path(path))
         if metadata.get("format") != FORMAT:
-            raise InputError(f"{path} is not a solver file of this package ({FORMAT!r}).")
+            raise InputError(f"{path} is not a solver file of this package ({FORMAT!r}); learn it again.")
         try:
-            return cls(name=metadata["name"], info=json.loads(metadata["info"]), **tensors)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} lacks parts of a solver ({error}); write it again.") from None
+            name, info = metadata["name"], json.loads(metadata["info"])
+        except (KeyError, ValueError, RecursionError):
+            raise InputError(f"{path} lacks the name or the info of a solver; write it again.") from None
+        if set(tensors) != set(TABLE):
+            raise InputError(f"A solver file holds {', '.join(TABLE)}; {path} holds {', '.join(tensors)}.")
+        return cls(name=name, info=info, **tensors)
 
 
 def combine(weights: Float[Tensor, " n"], vectors: list[Tensor]) -> Tensor:
@@ -129,50 +182,48 @@ def trajectory(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Run the table from x = x_0 and return all states x_0 … x_N and all outputs D_0 … D_{N−1}.
 
+    The denoiser is asked in the dtype of x; states and outputs are float32, or float64 if x is.
+
     Args:
         cond: what the denoiser takes beside x and sigma, by name, with the batch in front.
         known: the first states and outputs, where another table with the same first rows has them
             already: i + 1 states and as many outputs spare the first i + 1 evaluations.
 
     Raises:
-        InputError: if a prediction has another shape than its input.
+        InputError: if x has no floats, or a prediction another shape than its input.
         DivergedError: if one is not finite.
     """
-    states, outputs, cond = known[0] + ([] if known[0] else [x]), list(known[1]), cond or {}
+    if not x.is_floating_point():
+        raise InputError(f"A solver starts from noise, in floats; its start came as {x.dtype}.")
+    wide = torch.promote_types(x.dtype, torch.float32)
+    states, outputs, cond = known[0] + ([] if known[0] else [x.to(wide)]), list(known[1]), cond or {}
+    levels = solver.model_sigmas.to(x.device)
     for i in range(len(states) - 1, solver.nfe):
         if len(outputs) == i:
-            outputs.append(denoise(solver.kappa[i] * states[i], solver.model_sigmas[i], **cond))
-            check_prediction(outputs[i], x, i, solver)
+            d = as_tensor(denoise((solver.kappa[i] * states[i]).to(x.dtype), levels[i], **cond))
+            check_prediction(d, x, i, solver)
+            outputs.append(d.to(wide, copy=True))  # its own memory may be that of the next answer
         states.append(combine(solver.A[i], states) + combine(solver.B[i], outputs))
     return states, outputs
 
 
 def solve(denoise: Denoiser, x: Tensor, solver: Solver, cond: Condition | None = None) -> Tensor:
-    """The end point x_N of :func:`trajectory`, started from x at level σ_0.
+    """The end point x_N of :func:`trajectory`, started from x at level σ_0, in the dtype of x.
 
     Example:
         >>> x = solver.sigmas[0] * torch.randn(16, 3, 32, 32)
         >>> images = solve(denoise, x, solver)
     """
-    return trajectory(denoise, x, solver, cond)[0][-1]
+    return trajectory(denoise, x, solver, cond)[0][-1].to(x.dtype)
 
 
-def check_prediction(d: Any, x: Tensor, i: int, solver: Solver) -> None:
+def check_prediction(d: Tensor, x: Tensor, i: int, solver: Solver) -> None:
     """Refuse a prediction that would spoil the run silently."""
-    if not isinstance(d, Tensor):
-        raise InputError(
-            f"The denoiser returned a {type(d).__name__}, not a tensor; of a library's output object return"
-            " the part that holds the prediction, as .sample or [0]."
-        )
     if d.shape == x.shape and torch.isfinite(d).all():
         return
-    where = f"at evaluation {i + 1} of {solver.nfe} (sigma = {solver.model_sigmas[i].item():.4g})"
-    if d.shape != x.shape:
-        raise InputError(
-            f"The denoiser returned shape {tuple(d.shape)} for input {tuple(x.shape)} {where};"
-            " it must predict the clean image, in the shape of its input."
-        )
+    where = f" at evaluation {i + 1} of {solver.nfe} (sigma = {solver.model_sigmas[i].item():.4g})"
+    check_shape(d, x, where)
     raise DivergedError(
-        f"The denoiser returned NaN or infinity {where};"
+        f"The denoiser returned NaN or infinity{where};"
         " check the model at this level, or start from a smaller sigma."
     )

@@ -120,9 +120,9 @@ def test_missing_damaged_and_foreign_files(tmp_path):
     (tmp_path / "damaged.safetensors").write_bytes(b"not a table")
     with pytest.raises(InputError, match="damaged"):
         Solver.load(tmp_path / "damaged.safetensors")
-    metadata = {"format": "s4s_nb solver 1", "name": "x", "info": "{}"}
+    metadata = {"format": "s4s_nb solver 2", "name": "x", "info": "{}"}
     write_safetensors(tmp_path / "partial.safetensors", {"sigmas": EULER.sigmas}, metadata)
-    with pytest.raises(InputError, match="lacks parts"):
+    with pytest.raises(InputError, match="A solver file holds"):
         Solver.load(tmp_path / "partial.safetensors")
     write_safetensors(tmp_path / "foreign.safetensors", {"x": torch.zeros(1)}, {})
     with pytest.raises(InputError, match="not a solver file"):

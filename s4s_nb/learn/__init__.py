@@ -110,6 +110,7 @@ def learn(
     moved = any(getattr(student, part).any() for part in ("levels", "offsets"))
     record = {
         "model": model.name,
+        "made_for": model.conventions,
         "grid": f"{grid}, moved" if moved else grid,
         "order": order,
         "seed": seed,

@@ -281,6 +281,7 @@ class Run:
             "gain": gain,
             "gain_error": error,
             "kept": "learned" if kept else "start",
+            "model_levels": self.student.held,
         }
         if self.shifts:
             record["boundary_share"] = self.shifts.boundary_share

@@ -1,8 +1,9 @@
 """Models: what can be sampled, learned for and judged, bundled or anybody's."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,9 +33,7 @@ class Model:
     """A denoiser, and what is needed to sample it, to learn a solver for it and to judge one.
 
     Args:
-        denoise: D = denoise(x, sigma, **cond), see :mod:`s4s_nb.denoisers`. x is float32 (b, …), sigma a
-            float64 tensor without dimensions; BFGS and Adam differentiate it, so it must not run under
-            ``no_grad``.
+        denoise: D = denoise(x, sigma, **cond), as :mod:`s4s_nb.denoisers` says; x is float32 (b, …).
         shape: of a state, without the batch.
         sigma_max, sigma_min: the levels between which it is sampled.
         name: how tables call it.
@@ -53,7 +52,12 @@ class Model:
         side: to how many pixels a side smaller images are enlarged in the LPIPS to learn by; judges keep
             to 64.
         network: what is counted as one evaluation; the denoiser if left out.
+        prediction, guidance_scale: what its network predicts, and its guidance weight, for the records of
+            solvers that are learned for it: those of other models are refused.
         load_reference: reads what bundled models are judged against.
+
+    Raises:
+        InputError: levels that do not fall or are not positive, or a shape that is none.
 
     Example:
         >>> model = Model(denoise, shape=(3, 64, 64), sigma_max=80.0, sigma_min=0.002)
@@ -73,6 +77,8 @@ class Model:
     device: str = "cpu"
     side: int = 2 * LPIPS_SIDE
     network: Counted = None  # type: ignore[assignment]
+    prediction: str | None = None
+    guidance_scale: float | None = None
     load_reference: Callable[[], Reference] | None = field(default=None, repr=False)
 
     def __post_init__(self):
@@ -92,9 +98,33 @@ class Model:
         """The stored teacher and the real images of a bundled model; None for others."""
         return self.load_reference() if self.load_reference else None
 
+    @property
+    def conventions(self) -> dict[str, Any]:
+        """What a solver is learned for beside the network: the level range, the process, what the network
+        predicts, guidance, and the start."""
+        return {
+            "sigma_max": self.sigma_max,
+            "sigma_min": self.sigma_min,
+            "process": described(self.schedule),
+            "prediction": self.prediction,
+            "guidance_scale": self.guidance_scale,
+            "start": "sigma_max times unit noise",
+        }
+
     def condition(self, split: str, count: int, first: int = 0) -> Condition:
-        """What the samples of a split from number ``first`` on are conditioned on."""
+        """What the samples of a split from number ``first`` on are conditioned on.
+
+        Raises:
+            InputError: ``conditions`` gives no tensors by name with ``count`` in front.
+        """
         cond = self.conditions(split, count, first) if self.conditions else {}
+        for value in cond.values() if isinstance(cond, dict) else [cond]:
+            if not (isinstance(cond, dict) and isinstance(value, Tensor) and value.shape[:1] == (count,)):
+                told = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(
+                    "The conditions of a model are tensors by name, {name: tensor}, each with the batch in"
+                    f" front; asked for {count} samples they gave {told}."
+                )
         return {name: value.to(self.device) for name, value in cond.items()}
 
     def starts(self, split: str, count: int, first: int = 0) -> Tensor:
@@ -140,3 +170,15 @@ class Model:
         starts, cond = self.starts(split, count, first), self.condition(split, count, first)
         title = f"teacher, {split}" if progress else None
         return Pairs(starts, run(self.denoise, starts, self.teacher(), cond, title=title), cond)
+
+
+def described(schedule: Schedule | None) -> str | None:
+    """A process in words that are the same on every machine: its class and its numbers."""
+    if schedule is None or not is_dataclass(schedule):
+        return None if schedule is None else type(schedule).__name__
+    numbers = []
+    for one in fields(schedule):
+        value = getattr(schedule, one.name)
+        told = f"{len(value)} down to {float(value[-1]):.4g}" if isinstance(value, Tensor) else f"{value:g}"
+        numbers.append(f"{one.name} {told}")
+    return f"{type(schedule).__name__}({', '.join(numbers)})"

@@ -205,6 +205,8 @@ def model_of(name: str, setting: Setting, net: nn.Module, device: str = "cpu", s
         device=device,
         side=side,
         network=counted,
+        prediction=network.prediction,
+        guidance_scale=setting.guidance_scale,
         load_reference=partial(reference, name) if as_it_is else None,
     )
 

@@ -131,7 +131,8 @@ def alt(
             pairs = draw(pairs_for(method))
             cell, solver = learned_cell(model, family, grid, nfe, pairs, budget, method)
             moved = "" if method == "s4s" else ", moved"
-            names = {"model": name, "grid": grid + moved, "side": budget.side}
+            names = {"model": name, "made_for": model.conventions}
+            names |= {"grid": grid + moved, "side": budget.side}
             info = {**solver.info, **names, "quality": cell}
             replace(solver, info=info).save(out.with_name(f"{name}_{method}_{nfe}.safetensors"))
             table.add(cell)

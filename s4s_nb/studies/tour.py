@@ -75,7 +75,8 @@ def tour(
     for row in comparison.rows:
         if row["kind"] == "learned":
             solver = learned[row["solver"]]
-            record = {"model": model_name, "grid": row["grid"], "quality": row}
+            record = {"model": model_name, "made_for": model.conventions}
+            record |= {"grid": row["grid"], "quality": row}
             replace(solver, info=solver.info | record).save(out / f"{row['solver'].lower()}.safetensors")
     result = {
         "rows": comparison.rows,
