@@ -4,9 +4,9 @@ The contract:
 
 - ``x`` (b, …) is the state in the one coordinate x̃ = x_0 + σ̃ ε, in the dtype and on the device of the
   starts. What a denoiser does to it in place is not seen by anyone else.
-- ``sigma`` is the level of all of x: a float64 tensor without dimensions, on the device of x. A network that
-  wants one level a sample, in its own precision, is asked with ``sigma.to(x).expand(len(x))``. The adapters
-  below also take a level a sample, (b,).
+- ``sigma`` is the level of all of x: a float64 tensor without dimensions, on the device of x. A network
+  that wants one level a sample, in its own precision, is asked with ``sigma.to(x).expand(len(x))``. The
+  adapters below also take a level a sample, (b,).
 - ``cond`` is what the model is conditioned on, by name, as tensors with the batch in front (labels, prompt
   embeddings, masks; often nothing).
 - The answer D is the predicted clean image, a tensor of the shape of x. It is copied before the denoiser is
@@ -49,11 +49,13 @@ def as_tensor(answer: Any) -> Tensor:
     """The answer of a network or denoiser if it is a tensor.
 
     Raises:
-        InputError: it is something else, as a library's output object; its parts that are tensors are named.
+        InputError: it is something else, as a library's output object; its tensors are named.
     """
     if isinstance(answer, Tensor):
         return answer
-    parts = [f".{name}" for name, part in getattr(answer, "__dict__", {}).items() if isinstance(part, Tensor)]
+    parts = [
+        f".{name}" for name, part in getattr(answer, "__dict__", {}).items() if isinstance(part, Tensor)
+    ]
     if isinstance(answer, (tuple, list, dict)):
         keys = answer if isinstance(answer, dict) else range(len(answer))
         parts = [f"[{key!r}]" for key in keys if isinstance(answer[key], Tensor)]
@@ -74,7 +76,8 @@ def a_level_each(sigma: Tensor, x: Tensor) -> Tensor:
         return sigma
     if sigma.shape != x.shape[:1]:
         raise InputError(
-            f"sigma is one number, or one a sample; for {len(x)} samples it came in shape {tuple(sigma.shape)}."
+            f"sigma is one number, or one a sample; for {len(x)} samples it came in shape"
+            f" {tuple(sigma.shape)}."
         )
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
 
@@ -134,8 +137,8 @@ def low_precision(net: NativeNetwork, dtype: torch.dtype = torch.bfloat16) -> Na
 def black_box(function: Callable[..., Any]) -> Callable[..., Tensor]:
     """A denoiser or network of a function of NumPy arrays, as of an ONNX session: no gradient passes it.
 
-    The function is asked with arrays, (x, sigma, **cond), sigma without dimensions, and returns D as an array
-    of the shape of x. Gauss–Newton learns for it, by differences of its values.
+    The function is asked with arrays, (x, sigma, **cond), sigma without dimensions, and returns D as an
+    array of the shape of x. Gauss–Newton learns for it, by differences of its values.
 
     Example:
         >>> session = onnxruntime.InferenceSession("denoiser.onnx")
@@ -188,6 +191,33 @@ def checkpointed(denoise: Denoiser) -> Denoiser:
         return checkpoint(partial(denoise, **cond), x, sigma, use_reentrant=False)
 
     return call
+
+
+def activation_bytes(denoise: Denoiser, x: Tensor, sigma: Tensor, cond: Condition | None = None) -> int:
+    """Bytes that one evaluation of one sample keeps for backward: those of two samples, less those of one.
+
+    Args:
+        x, cond: of one sample or more, of which the first is used, twice.
+    """
+
+    def kept(count: int) -> int:
+        storages = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        def repeated(value: Tensor) -> Tensor:
+            return value[:1].repeat(count, *[1] * (value.ndim - 1))
+
+        many = {name: repeated(value) for name, value in (cond or {}).items()}
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            answer = denoise(repeated(x).requires_grad_(), sigma.to(x.device), **many)
+        del answer  # kept until here, so that no memory is used twice
+        return sum(storages.values())
+
+    return kept(2) - kept(1)
 
 
 @dataclass(eq=False)

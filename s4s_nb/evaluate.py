@@ -131,9 +131,7 @@ def checked(model: Judged, solver: Solver, transfer: bool) -> Solver:
     return solver
 
 
-def sample(
-    model: Judged, solver: Solver, count: int = 16, seed: int = 0, transfer: bool = False
-) -> Tensor:
+def sample(model: Judged, solver: Solver, count: int = 16, seed: int = 0, transfer: bool = False) -> Tensor:
     """Images of the first ``count`` test noises of a seed, (count, c, h, w) in [−1, 1].
 
     Args:
@@ -172,7 +170,7 @@ def evaluate(
         transfer: whether the solver may have been learned for another model.
 
     Raises:
-        InputError: fewer than four samples, or more than a seed has; or a solver that is not for this model.
+        InputError: fewer than four samples, more than a seed has, or a solver that is not for this model.
 
     Example:
         >>> evaluate(model, make_solver("dpmpp-2m", 5, model.grid("karras")), samples=100)["lpips"]

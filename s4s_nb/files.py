@@ -40,8 +40,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read back (tensors, metadata).
 
     Raises:
-        InputError: the file is missing, no (whole) safetensors file, or not what its checksum says; files of
-            other programs have none.
+        InputError: the file is missing, no (whole) safetensors file, or not what its checksum says, which
+            files of other programs lack.
     """
     try:
         with safe_open(path, framework="pt") as f:

@@ -7,6 +7,7 @@ it that has its sha256 and is written last. Noises are not stored: seeds are.
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s4s_nb.denoisers import Condition, Denoiser
+from s4s_nb.denoisers import Condition, Denoiser, examined
 from s4s_nb.errors import InputError, choose
 from s4s_nb.files import read_json, read_safetensors, same_run, sha256, write_json, write_safetensors
-from s4s_nb.runtime import batch_size, map_batches, wait_for_all, world
+from s4s_nb.runtime import batch_size, map_batches, one_thread, wait_for_all, world
 from s4s_nb.solvers import Solver, solve, trajectory
 
 SEEDS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
@@ -26,16 +27,28 @@ PER_SEED = 10_000
 """Noises of a split for one seed of a command: seed s learns from number 10,000 s on."""
 
 
-def seeded_noise(split: str, count: int, shape: tuple[int, ...], first: int = 0) -> Tensor:
-    """Standard normal noise (count, *shape), one CPU generator and one seed a sample.
+def seed_range(split: str, count: int, first: int) -> range:
+    """The seeds of some noises of a split.
 
-    Sample k of a split is the same on every device and for every batch size.
+    Raises:
+        InputError: an unknown split, or numbers that it does not have.
     """
     start = choose(SEEDS, split, "split") + first
     if not 0 <= first <= first + count <= 1_000_000:
         raise InputError(f"A split holds a million noises; asked for {first} to {first + count}.")
-    generators = (torch.Generator().manual_seed(start + k) for k in range(count))
-    return torch.stack([torch.randn(shape, generator=g) for g in generators])
+    return range(start, start + count)
+
+
+def seeded_noise(split: str, count: int, shape: tuple[int, ...], first: int = 0) -> Tensor:
+    """Standard normal noise (count, *shape), float32, one CPU generator and one seed a sample.
+
+    Sample k of a split is the same on every device, for every batch size and whatever torch's defaults are.
+    """
+    own = {"dtype": torch.float32, "device": "cpu"}
+    noise = torch.empty(count, *shape, **own)
+    for k, seed in enumerate(seed_range(split, count, first)):
+        noise[k] = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), **own)
+    return noise
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,43 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def checked(self, what: str) -> "Pairs":
+        """The same in float32, or float64 where they are, once they are found to be pairs.
+
+        Args:
+            what: how errors call them, as "training".
+
+        Raises:
+            InputError: no pairs, starts and targets of unequal shapes, what is no float or not finite, or
+                conditions of another number.
+        """
+        if not len(self):
+            raise InputError(f"There are no {what} pairs; learning needs at least one.")
+        if self.starts.shape != self.targets.shape:
+            raise InputError(
+                f"The {what} pairs have starts of shape {tuple(self.starts.shape)} and targets of shape"
+                f" {tuple(self.targets.shape)}; each start needs one target of its own shape."
+            )
+        for name, states in (("starts", self.starts), ("targets", self.targets)):
+            if not states.is_floating_point():
+                raise InputError(f"The {name} of the {what} pairs are {states.dtype}; they must be floats.")
+            bad = (~torch.isfinite(states).flatten(1).all(1)).nonzero().flatten().tolist()
+            if bad:
+                raise InputError(
+                    f"The {name} of the {what} pairs are NaN or infinite in {len(bad)} of {len(self)},"
+                    f" first in number {bad[0]}; make those again or leave them out."
+                )
+        for name, value in self.cond.items():
+            if value.shape[:1] != self.starts.shape[:1]:
+                raise InputError(
+                    f"The {what} pairs are {len(self)}, but their condition {name} has shape"
+                    f" {tuple(value.shape)}; it needs one for each."
+                )
+        wide = torch.promote_types(
+            torch.promote_types(self.starts.dtype, self.targets.dtype), torch.float32
+        )
+        return Pairs(self.starts.to(wide), self.targets.to(wide), self.cond)
 
     def __getitem__(self, chosen: slice | Tensor) -> "Pairs":
         """Some of the pairs, by slice or by index."""
@@ -90,7 +140,11 @@ def fingerprint(
 
     For every level two means over D of one start: |D|, and the step from one number of it to the next.
     """
-    outputs = [denoise(start / sigmas[0] * sigma, sigma, **(cond or {})).double() for sigma in sigmas]
+    sigmas = sigmas.to(start.device)
+    outputs = [
+        denoise((start / sigmas[0] * sigma).to(start), sigma, **(cond or {})).clone() for sigma in sigmas
+    ]
+    outputs = [d.double() for d in outputs]
     means = [(d.abs().mean(), d.flatten().diff().abs().mean()) for d in outputs]
     return [float(mean) for pair in means for mean in pair]
 
@@ -126,6 +180,21 @@ class PairStore:
     levels: tuple[float, ...] = ()
     first: int = 0
 
+    def __post_init__(self):
+        if self.count < 1 or self.shard < 1:
+            raise InputError(
+                f"A store has at least one pair, and one a shard; got {self.count}, {self.shard}."
+            )
+        seed_range(self.split, self.count, self.first)
+
+    @cached_property
+    def denoise(self) -> Denoiser:
+        """The model's denoiser, once it has kept to its contract."""
+        start, cond = (
+            draw(self.split, 1, self.first) for draw in (self.model.starts, self.model.condition)
+        )
+        return examined(self.model.denoise, start, self.teacher.model_sigmas[0], cond)
+
     @property
     def shards(self) -> int:
         """How many shards there are when all are made."""
@@ -137,15 +206,20 @@ class PairStore:
         distance = (self.teacher.sigmas.log()[:, None] - torch.tensor(self.levels).double().log()).abs()
         return distance.argmin(0).tolist() if self.levels else []
 
+    @cached_property
+    def known(self) -> dict:
+        """The manifest, once: the denoiser is asked for it."""
+        return self.manifest()
+
     def manifest(self) -> dict:
-        """What the pairs are; a folder with another manifest holds other pairs."""
+        """What the pairs are; every shard has it too, and a folder with another one holds other pairs."""
         start, cond = (
             draw(self.split, 1, self.first) for draw in (self.model.starts, self.model.condition)
         )
         return {
             "format": "s4s_nb.pairs.v2",
             "model": self.model.name,
-            "denoiser": fingerprint(self.model.denoise, start, self.teacher.sigmas[[0, -2]], cond),
+            "denoiser": fingerprint(self.denoise, start, self.teacher.sigmas[[0, -2]], cond),
             "split": self.split,
             "first": self.first,
             "shard": self.shard,
@@ -166,8 +240,8 @@ class PairStore:
         try:
             known = json.loads(record.read_text(encoding="utf-8"))
             same = known["sha256"] == sha256(self.path(index)) and known["first"] == self.start_of(index)
-            return same and known["pairs"] >= self.size(index)
-        except (OSError, ValueError, KeyError, TypeError):
+            return same and known["pairs"] >= self.size(index) and same_run(known["of"], self.known)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
     def start_of(self, index: int) -> int:
@@ -180,12 +254,12 @@ class PairStore:
 
     def check(self) -> dict:
         """The manifest; :class:`InputError` if the folder's says that it holds other pairs."""
-        path, manifest = self.folder / "manifest.json", self.manifest()
-        if path.exists() and not same_run(read_json(path), manifest):
+        path = self.folder / "manifest.json"
+        if path.exists() and not same_run(read_json(path), self.known):
             raise InputError(
                 f"{self.folder} holds other pairs (see its manifest.json); choose another folder."
             )
-        return manifest
+        return self.known
 
     def make(self, title: str | None = "teacher") -> None:
         """Make the shards that are missing or damaged.
@@ -211,12 +285,13 @@ class PairStore:
         starts, cond = (
             draw(self.split, count, first) for draw in (self.model.starts, self.model.condition)
         )
-        states, _ = trajectory(self.model.denoise, starts, self.teacher, cond)
+        with one_thread():  # whatever else is made beside it
+            states, _ = trajectory(self.denoise, starts, self.teacher, cond)
         tensors = {"targets": states[-1]}
         if self.levels:
             tensors["states"] = torch.stack([states[node] for node in self.nodes], dim=1)
         write_safetensors(self.path(index), tensors, {})
-        record = {"sha256": sha256(self.path(index)), "pairs": count, "first": first}
+        record = {"sha256": sha256(self.path(index)), "pairs": count, "first": first, "of": self.known}
         write_json(self.path(index).with_suffix(".json"), record)
 
     def load(self) -> Pairs:

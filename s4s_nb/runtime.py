@@ -48,6 +48,11 @@ def batch_size(device: torch.device | str) -> int:
     return 20 if torch.device(device).type == "cpu" else 200
 
 
+def threads_for(device: torch.device | str) -> int:
+    """Batches at a time: one a thread of torch on the CPU, one on an accelerator."""
+    return torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+
+
 def map_batches(
     function: Callable[[Part], Done],
     parts: Sequence[Part],
@@ -61,10 +66,11 @@ def map_batches(
     gains. ``function``, and the denoiser in it, must bear to be called from several threads, which run in
     the caller's gradient mode and autocast. An accelerator takes the parts in turn.
 
-    The numbers are those of one thread, whatever the number of parts at once; a single part runs on all
-    threads of torch, by which a batch of fewer than 16 images may be rounded otherwise.
+    Parts side by side have the numbers of one thread, however many there are. A single part runs on all
+    threads of torch, and so may be rounded otherwise if it has fewer than 16 images: what has to have the
+    same bits whatever else is made beside it runs under :func:`one_thread`.
     """
-    threads = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+    threads = threads_for(device)
 
     def listed(results: Iterable[Done]) -> list[Done]:
         return list(bar(results, total=len(parts), desc=title, disable=title is None, mininterval=1))
@@ -77,6 +83,17 @@ def map_batches(
             return listed(pool.map(work, parts))
     finally:
         torch.set_num_threads(threads)  # what the workers set is also the default of threads to come
+
+
+@contextmanager
+def one_thread():
+    """Operations of torch on a single thread, whose number decides how small batches are rounded."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_the_modes_of_this_thread(function: Callable[[Part], Done]) -> Callable[[Part], Done]:

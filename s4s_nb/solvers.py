@@ -119,14 +119,14 @@ class Solver:
             transfer: whether it may have been learned for another one.
 
         Raises:
-            InputError: its first level is not the model's sigma_max, of which the noise has to be; or it was
-                learned for another model or other conventions, and ``transfer`` is not set.
+            InputError: its first level is not the model's sigma_max, of which the noise has to be; or it
+                was learned for another model or other conventions, and ``transfer`` is not set.
         """
         first = float(self.sigmas[0])
         if not math.isclose(first, model.sigma_max, rel_tol=1e-6):
             raise InputError(
-                f"Solver {self.name!r} starts at sigma {first:g}, but {model.name} at {model.sigma_max:g}: the"
-                f" noise is of another size, so it can't sample {model.name}; learn one for it."
+                f"Solver {self.name!r} starts at sigma {first:g}, but {model.name} at {model.sigma_max:g}:"
+                f" the noise is of another size, so it can't sample {model.name}; learn one for it."
             )
         here = {"model": model.name, **model.conventions}
         known = {"model": self.info.get("model", model.name), **self.info.get("made_for", {})}
@@ -134,8 +134,8 @@ class Solver:
         if differing and not transfer:
             told = ", ".join(f"{key} {known[key]} (here {here.get(key)})" for key in differing)
             raise InputError(
-                f"Solver {self.name!r} was learned for {told}; to use it all the same, ask for the transfer:"
-                " transfer=True, or --transfer on the command line."
+                f"Solver {self.name!r} was learned for {told}; to use it all the same, ask for the"
+                " transfer: transfer=True, or --transfer on the command line."
             )
 
     def save(self, path: Path | str) -> None:

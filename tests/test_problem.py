@@ -107,19 +107,15 @@ def test_a_solver_that_blows_up_is_infinitely_far():
 
 def test_a_denoiser_of_another_shape_is_an_error_not_an_infinite_distance():
     """Guards against learning that silently returns its start because every trial has failed."""
-    given = problem(denoise=lambda x, sigma: MIXTURE(x, sigma)[:, :1])
-    here = student()
-    with pytest.raises(InputError, match=r"shape \(20, 1\) for input \(20, 2\)") as caught:
-        given.distance(here, here.zero(COEFFICIENTS), COEFFICIENTS)
+    with pytest.raises(InputError, match=r"shape \(1, 1\) for input \(1, 2\)") as caught:
+        problem(denoise=lambda x, sigma: MIXTURE(x, sigma)[:, :1])
     assert not isinstance(caught.value, DivergedError)
-    with pytest.raises(InputError, match="in the shape of its input"):
-        given.value_and_gradient(here, here.zero(COEFFICIENTS), COEFFICIENTS)
 
 
 @pytest.mark.parametrize(("method", "optimiser"), EVERY_WAY)
 def test_a_denoiser_that_changes_its_shape_while_learning_is_an_error(method, optimiser):
     """After the start has been validated, so that only a trial meets it."""
-    left = 8  # three for the fingerprint, five for the start
+    left = 10  # two looks, three for the fingerprint, five for the start
 
     def denoise(x, sigma):
         nonlocal left

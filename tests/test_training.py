@@ -1,19 +1,23 @@
 """Training resumes to the bit, also after kill -9, and learns; several processes train one network."""
 
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from s4s_nb.errors import InputError
 from s4s_nb.files import read_safetensors
+from s4s_nb.learn.resume import StateFile
 from s4s_nb.training.losses import edm_loss
-from s4s_nb.training.train import averaged, learning_rate, load_state, save_state, train
+from s4s_nb.training.train import averaged, learning_rate, restore_state, state_of, train
 from tests.tiny_training import images, tiny, train_tiny
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
@@ -48,7 +52,9 @@ def steps_in(state: Path) -> int:
         return 0
     model = tiny()
     optimizer = torch.optim.Adam(model.parameters())
-    return load_state(state, model, averaged(model, 8), optimizer)["step"]
+    tensors, metadata = read_safetensors(state)
+    kept = {**json.loads(metadata["record"]), **tensors}
+    return restore_state(kept, model, averaged(model, 8), optimizer)["step"]
 
 
 def test_two_processes_train_one_network(tmp_path):
@@ -108,10 +114,11 @@ def test_a_state_holds_weights_average_and_moments(tmp_path):
 
     for record["step"] in (1, 2, 3):
         step(model, optimizer, average)
-    save_state(tmp_path / "state.safetensors", model, average, optimizer, record)
+    kept = StateFile(tmp_path / "state.safetensors", {})
+    kept.save(state_of(model, average, optimizer, record))
     other = tiny()
     known, beside = torch.optim.Adam(other.parameters(), fused=True), averaged(other, 8)
-    assert load_state(tmp_path / "state.safetensors", other, beside, known) == record
+    assert restore_state(kept.load(), other, beside, known) == record
     for parts in ((model, optimizer, average), (other, known, beside)):
         step(*parts)
     for one, two in ((model, other), (average.module, beside.module)):
@@ -135,3 +142,16 @@ def test_learning_rate_warms_up_and_ends_at_zero():
     assert learning_rate(0.0) == 0.0
     assert learning_rate(0.02) == 1e-3
     assert learning_rate(1.0) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "other", [{"total_images": 160}, {"seed": 1}, {"batch": 4}, {"loss_of": partial(edm_loss, p_std=1.0)}]
+)
+def test_a_state_of_another_training_is_refused(other, tmp_path):
+    x, labels = images()
+    options = {"total_images": 80, "batch": 8, "loss_of": edm_loss, "state_file": tmp_path / "state"}
+    train(tiny(), x, labels, **options)
+    with pytest.raises(InputError, match="another run"):
+        train(tiny(), x, labels, **options | other)
+    with pytest.raises(InputError, match="another run"):
+        train(tiny(), x.flip(0), labels, **options)

@@ -123,7 +123,8 @@ def bfgs(
         by, gradient, value = memory["by"], memory["gradient"], memory["training"]
         direction = -memory["metric"] @ gradient
         length = step_length(asked, by, direction, gradient, value, memory["before"])
-        if length == 0:  # no step goes further down
+        if length == 0:
+            memory["ended"] = "no step went further down"
             break
         step = length * direction
         reached, slope = asked((by + step).numpy())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s4s_nb.errors import choose
+from s4s_nb.errors import InputError, choose
 from s4s_nb.learn.methods import METHODS, OPTIMISERS, Optimiser
 from s4s_nb.learn.problem import Problem, paired_gain
 from s4s_nb.learn.relaxed import RelaxedStarts
@@ -106,13 +106,17 @@ def learn_student(
         options: of the optimiser, as ``derivatives`` or ``learning_rate``.
 
     Raises:
-        InputError: an unknown name, parts that the student does not have, a radius that is negative or for
-            an optimiser that has none, a state of another run.
+        InputError: an unknown name or option, no rounds or iterations, parts that the student does not
+            have, a radius that is negative or for an optimiser that has none, a state of another run, or a
+            gradient that differences do not confirm (:meth:`Problem.check_gradient`).
     """
     recipe = choose(METHODS, method, "method")
     tool = recipe.tool(optimiser, radius)
     plan = recipe.plan(student, rounds)
     count = iterations if iterations is not None else (tool.turn if len(plan) > 1 else tool.whole)
+    if not plan or count < 1:
+        raise InputError(f"Learning takes at least one round and one iteration; got {rounds} and {count}.")
+    tool.check(options)
     if tool.relaxed:
         options = {"size": recipe.batches, **options}
         starts = RelaxedStarts(
@@ -194,6 +198,10 @@ class Run:
         self.begun = self.problem.distances(self.student.solver())
         state = self.kept.load()
         if not state:
+            if self.tool.gradients:
+                self.problem.check_gradient(
+                    any(part != "coefficients" for turn in self.plan for part in turn)
+                )
             value = float(self.begun.mean())
             return {"turn": 0, "history": [[0, 0, value]], "turns": [], **self.fresh(0, value)}
         self.set({name: state[f"student.{name}"] for name in self.first})
@@ -256,7 +264,9 @@ class Run:
         """Move the student to the best of this turn, and make ready for the next."""
         self.student.move(state["best.by"], parts)
         before = state["turns"][-1]["after"] if state["turns"] else state["history"][0][2]
-        spent = {key: state[f"own.{key}"] for key in ("steps", "gradients") if f"own.{key}" in state}
+        spent = {
+            key: state[f"own.{key}"] for key in ("steps", "gradients", "ended") if f"own.{key}" in state
+        }
         distances = {"before": before, "after": state["best.value"]}
         state["turns"].append({"parts": list(parts), **spent, **distances})
         state["turn"] += 1

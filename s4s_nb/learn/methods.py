@@ -11,9 +11,10 @@
 A new method is a new row.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from inspect import signature
+from typing import Any, Literal
 
 from s4s_nb.errors import InputError, choose
 from s4s_nb.learn.adam import adam
@@ -36,6 +37,7 @@ class Optimiser:
         steps of Gauss–Newton and BFGS, epochs of Adam, rounds of LD3's recipe.
     relaxed: whether it moves the starts.
     title: its name in records.
+    gradients: whether it asks for them.
     """
 
     learn: Callable[..., Iterator[float | None]]
@@ -43,10 +45,20 @@ class Optimiser:
     turn: int
     title: str
     relaxed: bool = False
+    gradients: bool = True
 
+    def check(self, options: Mapping[str, Any]) -> None:
+        """:class:`InputError` for options that the optimiser does not have; those of the run are known."""
+        own = dict.fromkeys(list(signature(self.learn).parameters)[OF_THE_RUN:])
+        for name in options:
+            choose(own, name, f"option of {self.title}")
+
+
+OF_THE_RUN = 5
+"""How many arguments of an optimiser are the run's: problem, student, parts, memory and iterations."""
 
 OPTIMISERS = {
-    "gauss-newton": Optimiser(gauss_newton, whole=5, turn=1, title="Gauss-Newton"),
+    "gauss-newton": Optimiser(gauss_newton, whole=5, turn=1, title="Gauss-Newton", gradients=False),
     "bfgs": Optimiser(bfgs, whole=25, turn=5, title="BFGS"),
     "adam": Optimiser(adam, whole=10, turn=1, title="Adam", relaxed=True),
     "ld3": Optimiser(ld3, whole=7, turn=7, title="RMSprop, SGD", relaxed=True),

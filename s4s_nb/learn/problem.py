@@ -15,18 +15,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s4s_nb.denoisers import Denoiser
+from s4s_nb.denoisers import Denoiser, activation_bytes, checkpointed, examined
 from s4s_nb.distances import Embedding
 from s4s_nb.errors import DivergedError, InputError
 from s4s_nb.files import digest
 from s4s_nb.pairs import Pairs, fingerprint
-from s4s_nb.runtime import map_batches
+from s4s_nb.runtime import full_float32, map_batches, threads_for
 from s4s_nb.solvers import Solver, solve
 from s4s_nb.student import Student
 
 KEPT_BYTES = 2**30
 """Most memory that embedded targets may take; those of more pairs are embedded anew each time."""
 
+CHECKED_PAIRS, DIFFERENCES = 4, (1e-2, 1e-1)
+"""Of the check of gradients: how many pairs, and the lengths of its differences."""
+ACTIVATION_BYTES = 2**31
+"""Most memory that the activations of a gradient may take; above it evaluations are checkpointed."""
 LEARNED = ("A", "B", "model_sigmas", "kappa")
 """The numbers of a table that its end point depends on."""
 
@@ -54,7 +58,8 @@ class Problem:
         batch: samples at a time.
 
     Raises:
-        InputError: no pairs.
+        InputError: pairs that are none or not finite (:meth:`s4s_nb.pairs.Pairs.checked`), or a denoiser
+            that does not keep to its contract (:func:`s4s_nb.denoisers.examined`).
     """
 
     denoise: Denoiser
@@ -64,8 +69,10 @@ class Problem:
     batch: int = 20
 
     def __post_init__(self):
-        if not len(self.train) or not len(self.validation):
-            raise InputError("Learning needs at least one training and one validation pair.")
+        self.train = self.train.checked("training")
+        self.validation = self.validation.checked("validation")
+        one = self.validation[:1]
+        self.denoise = examined(self.denoise, one.starts, size_of(one.starts), one.cond)
 
     # ------------------------------------------------------------ values
 
@@ -100,15 +107,18 @@ class Problem:
 
     def pair_distances(self, solver: Solver, pairs: Pairs) -> Float[Tensor, " b"]:
         """Squared distance of every end point to the teacher's, of any pairs; differentiable."""
-        return self.distances_of(solver, Batch(pairs))
+        denoise = self.remembered(solver.nfe) if torch.is_grad_enabled() else self.denoise
+        return self.distances_of(solver, Batch(pairs), denoise)
 
     def loss(self, solver: Solver, pairs: Pairs) -> Float[Tensor, ""]:
         """Their mean."""
         return self.pair_distances(solver, pairs).mean()
 
-    def distances_of(self, solver: Solver, batch: Batch) -> Float[Tensor, " b"]:
-        """Squared distance of every end point to the teacher's; differentiable."""
-        ends = solve(self.denoise, batch.pairs.starts, solver, batch.pairs.cond)
+    def distances_of(
+        self, solver: Solver, batch: Batch, denoise: Denoiser | None = None
+    ) -> Float[Tensor, " b"]:
+        """Squared distance of every end point to the teacher's, by this form of the denoiser if given."""
+        ends = solve(denoise or self.denoise, batch.pairs.starts, solver, batch.pairs.cond)
         return self.residual(ends, batch).square().sum(1)
 
     @torch.no_grad()
@@ -131,6 +141,20 @@ class Problem:
         return float(self.distances(solver).mean())
 
     # ------------------------------------------------------------ gradients
+
+    @cached_property
+    def activations(self) -> int:
+        """Bytes that one evaluation of one sample keeps for backward."""
+        one = self.train[:1]
+        return activation_bytes(self.denoise, one.starts, size_of(one.starts), one.cond)
+
+    def remembered(self, nfe: int) -> Denoiser:
+        """The denoiser to differentiate: activations are kept if those of all evaluations of the batches
+        at a time fit into :data:`ACTIVATION_BYTES`; else backward evaluates again, for the same bits."""
+        batches = min(threads_for(self.train.starts.device), len(self.train_batches))
+        samples = min(self.batch * batches, len(self.train))
+        fits = self.activations * samples * nfe <= ACTIVATION_BYTES
+        return self.denoise if fits else checkpointed(self.denoise)
 
     def value_and_gradient(
         self, student: Student, by: Float[Tensor, " m"], parts: Sequence[str]
@@ -159,20 +183,53 @@ class Problem:
     def of_table(self, solver: Solver) -> list[tuple[Tensor, list[Tensor]]]:
         """Summed distance of every training batch, and its gradient in those numbers that move."""
 
+        denoise = self.remembered(solver.nfe)
+
         def total(batch: Batch) -> tuple[Tensor, list[Tensor]]:
             own = {key: leaf(getattr(solver, key)) for key in LEARNED}  # of this thread
-            value = self.distances_of(Solver("trial", solver.sigmas.detach(), **own), batch).sum()
+            trial = Solver("trial", solver.sigmas.detach(), **own)
+            value = self.distances_of(trial, batch, denoise).sum()
             moving = [number for number in own.values() if number.requires_grad]
-            return value.detach().double(), list(torch.autograd.grad(value, moving))
+            return value.detach().double(), list(torch.autograd.grad(value, moving, materialize_grads=True))
 
         return map_batches(total, self.train_batches, self.train.starts.device)
+
+    def check_gradient(self, levels: bool = True) -> None:
+        """Compare derivatives by backpropagation with differences, where noise and data are of one size.
+
+        A network that runs under ``no_grad``, detaches a part of its answer or rounds its time has gradients
+        that are 0 or wrong, with which an optimiser would return its start as learned.
+
+        Args:
+            levels: whether the gradient in sigma is asked for too.
+
+        Raises:
+            InputError: they differ by more than half, in x or sigma of the denoiser, or in the embedding.
+        """
+        few = self.train[:CHECKED_PAIRS]
+        sigma, noise = size_of(few.targets), few.starts / size_of(few.starts)
+        x, level = few.targets + sigma * noise, sigma.to(noise.device)
+        turned = (
+            sigma * noise.flip(0) if len(few) > 1 else sigma * noise.flip(-1)
+        )  # other noise of this size
+        checks = {"denoiser": (lambda x: self.denoise(x, level, **few.cond), x, turned)}
+        if levels:
+            checks["denoiser's sigma"] = (lambda s: self.denoise(x, s, **few.cond), level, level)
+        checks["embedding"] = (self.embed, few.targets + 0.1 * turned, turned)
+        for what, (function, at, along) in checks.items():
+            if hides_gradient(function, at, along):
+                raise InputError(
+                    f"The gradient of the {what} is not what differences of its values give: something hides"
+                    " it, as torch.no_grad, detach, rounding or NumPy do; remove that, or learn with"
+                    " optimiser gauss-newton, which needs no gradient."
+                )
 
     # ------------------------------------------------------------ identity
 
     def identity(self) -> dict:
         """What tells this problem from another: data, network and embedding."""
         pairs, one = (self.train, self.validation), self.validation[:1]
-        sigma = one.starts.double().square().mean().sqrt().cpu()  # near that of the start
+        sigma = size_of(one.starts)
         with torch.no_grad():
             halved = (self.embed(one.targets) - self.embed(0.5 * one.targets)).double().square().sum()
         return {
@@ -187,9 +244,40 @@ class Problem:
         }
 
 
-def leaf(number: Tensor) -> Tensor:
-    """A copy that takes a gradient if the original did."""
-    return number.detach().clone().requires_grad_(number.requires_grad)
+def size_of(starts: Tensor) -> Tensor:
+    """Root mean square of some starts, which is near their level."""
+    return starts.double().square().mean().sqrt().cpu()
+
+
+def hides_gradient(function: Callable[[Tensor], Tensor], x: Tensor, along: Tensor) -> bool:
+    """Whether backpropagation through a function is wrong by more than half of what differences give.
+
+    Both are the derivative in a direction, in the part of the answer that changes most; two lengths of
+    the difference are tried, for networks of half precision, and rounding is allowed for.
+    """
+
+    def wrong(length: float) -> bool:
+        with torch.no_grad(), full_float32():
+            there, back = (function(x + step * along).double() for step in (length, -length))
+            change = (there - back) / (2 * length)
+            slope, rounding = float(change.norm()), 1e-5 * float(there.norm()) / length
+        with torch.enable_grad():
+            moving = leaf(x, True)
+            answer = (function(moving).double() * (change / max(slope, 1e-30))).sum()
+            (gradient,) = (
+                torch.autograd.grad(answer, moving, materialize_grads=True)
+                if answer.requires_grad
+                else (torch.zeros_like(x),)
+            )
+        found = float((gradient.double() * along).sum())
+        return not abs(found - slope) <= max(0.5 * max(abs(found), slope), rounding)
+
+    return all(wrong(length) for length in DIFFERENCES)
+
+
+def leaf(number: Tensor, moving: bool | None = None) -> Tensor:
+    """A copy that takes a gradient if the original did, or if it is told to."""
+    return number.detach().clone().requires_grad_(number.requires_grad if moving is None else moving)
 
 
 def paired_gain(before: Tensor, after: Tensor) -> tuple[float, float]:

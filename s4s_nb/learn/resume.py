@@ -1,4 +1,4 @@
-"""One file from which a learning that was stopped at any moment goes on."""
+"""One file from which a learning or training that was stopped at any moment goes on."""
 
 import json
 from dataclasses import dataclass
@@ -38,7 +38,13 @@ class StateFile:
         if self.path is None or not self.path.exists():
             return {}
         tensors, metadata = read_safetensors(self.path)
-        if not same_run(json.loads(metadata.get("run", "null")), self.run):
+        try:
+            run, record = (json.loads(metadata[key]) for key in ("run", "record"))
+        except (KeyError, ValueError, RecursionError):
+            raise InputError(
+                f"{self.path} is no state of a run; remove it, or choose another file."
+            ) from None
+        if not same_run(run, self.run):
             raise InputError(f"{self.path} is the state of another run; remove it, or choose another file.")
         # In memory of their own, whose place, and so how products are rounded, is that of other tensors.
-        return {**json.loads(metadata["record"]), **{key: value.clone() for key, value in tensors.items()}}
+        return {**record, **{key: value.clone() for key, value in tensors.items()}}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from s4s_nb.classic import make_solver
-from s4s_nb.denoisers import Condition, Counted, Denoiser
+from s4s_nb.denoisers import Condition, Counted, Denoiser, examined
 from s4s_nb.distances import LPIPS_SIDE, Embedding, lpips_distance
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import Reference
@@ -168,8 +168,9 @@ class Model:
     def pairs(self, split: str, count: int, first: int = 0, progress: bool = True) -> Pairs:
         """``count`` starts of a split, from number ``first`` on, with the teacher's end points."""
         starts, cond = self.starts(split, count, first), self.condition(split, count, first)
-        title = f"teacher, {split}" if progress else None
-        return Pairs(starts, run(self.denoise, starts, self.teacher(), cond, title=title), cond)
+        title, teacher = f"teacher, {split}" if progress else None, self.teacher()
+        denoise = examined(self.denoise, starts, teacher.model_sigmas[0], cond)
+        return Pairs(starts, run(denoise, starts, teacher, cond, title=title), cond)
 
 
 def described(schedule: Schedule | None) -> str | None:

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from s4s_nb.distances import LPIPS_SIDE
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate
-from s4s_nb.files import read_json, write_json
+from s4s_nb.files import read_json, same_run, write_json
 from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS, student_at
@@ -57,44 +58,73 @@ class Budget:
 @dataclass(frozen=True)
 class Sweep:
     """A JSON file of cells, rewritten after each one; those that it has are not made again. Several
-    processes may add to it, and the cells of a setting stay together.
+    processes may add to it: each cell is written once, and those of a setting stay together.
 
-    keys: which entries tell a cell from another. budget: what a cell may spend.
+    keys: which entries tell a cell from another. budget: what a cell may spend. measured: entries that
+    every cell has as numbers.
     """
 
     out: Path
     command: str
     keys: tuple[str, ...]
     budget: dict
+    measured: tuple[str, ...] = ("lpips",)
 
     def read(self) -> dict:
         """What is there; an empty table at first.
 
         Raises:
-            InputError: it was made with another budget.
+            InputError: it is no such table, of another command, or made with another budget.
         """
         empty = {"command": self.command, "budget": self.budget, "cells": []}
         if not self.out.exists():
             return empty
         table = read_json(self.out)
-        if table["budget"] != empty["budget"]:
+        if not (isinstance(table, dict) and table.keys() == empty.keys()):
+            raise InputError(f"{self.out} is no table of {self.command}; choose another file.")
+        for key in ("command", "budget"):
+            if not same_run(table[key], empty[key]):
+                raise InputError(
+                    f"{self.out} was made by another {key}, {table[key]!r}; choose another file."
+                )
+        cells = table["cells"]
+        if not (isinstance(cells, list) and all(self.whole(cell) for cell in cells)):
             raise InputError(
-                f"{self.out} was made with another budget, {table['budget']}; choose another file."
+                f"{self.out} has cells that are not those of {self.command}; choose another file."
             )
         return table
 
+    def whole(self, cell: Any) -> bool:
+        """Whether this is a cell: with its keys, of a known setting, and with its measures as numbers."""
+        if not (isinstance(cell, dict) and {*self.keys, *self.measured} <= cell.keys()):
+            return False
+        known = all(isinstance(cell[key], str | int | float | None) for key in self.keys)
+        numbers = all(type(cell[key]) in (int, float) for key in self.measured)
+        return known and numbers and cell["setting"] in SETTING_ORDER
+
+    def key(self, cell: dict) -> tuple:
+        """What tells a cell from others."""
+        return tuple(cell[key] for key in self.keys)
+
     def missing(self, keys: Iterable[tuple], title: str) -> Iterator[tuple]:
-        """The keys of cells that are still to be made, with a bar if there are any."""
-        done = {tuple(cell[key] for key in self.keys) for cell in self.read()["cells"]}
-        left = [key for key in keys if key not in done]
-        return iter(bar(left, desc=title) if left else ())
+        """The keys of cells that are still to be made, with a bar if there are any; what others have made
+        meanwhile is left out."""
+        left = [key for key in keys if key not in self.done()]
+        for key in bar(left, desc=title) if left else ():
+            if key not in self.done():
+                yield key
+
+    def done(self) -> set[tuple]:
+        """The keys of the cells that are there."""
+        return {self.key(cell) for cell in self.read()["cells"]}
 
     def add(self, *cells: dict) -> None:
-        """Write cells that were made."""
+        """Write cells that were made, but for those that another process has written meanwhile."""
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.out.with_name(f".{self.out.name}.lock")):
-            table = self.read()
-            together = sorted([*table["cells"], *cells], key=lambda cell: SETTING_ORDER[cell["setting"]])
+            table, done = self.read(), self.done()
+            new = [cell for cell in cells if self.key(cell) not in done]
+            together = sorted([*table["cells"], *new], key=lambda cell: SETTING_ORDER[cell["setting"]])
             write_json(self.out, table | {"cells": together})
 
 

@@ -101,7 +101,7 @@ def alt_cells(name: str) -> list[dict]:
 
 def distance_to(model: Model, solver: Solver, target: Tensor) -> dict[str, float]:
     """Mean LPIPS and its standard error on the test noises."""
-    return lpips_of(sample(model, solver, len(target)), target)
+    return lpips_of(sample(model, solver, len(target), transfer=True), target)
 
 
 def transfer_summary(table: dict) -> str:

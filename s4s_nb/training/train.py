@@ -1,17 +1,19 @@
 """Training of the bundled networks: resumable to the bit, EMA weights, one file of state."""
 
-import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from s4s_nb.files import read_safetensors, write_safetensors
+from s4s_nb.files import digest
+from s4s_nb.learn.resume import StateFile
 from s4s_nb.runtime import bar, world
 
 SAVE_EVERY_SECONDS = 45
@@ -66,13 +68,18 @@ def train(
 
     Args:
         images: uint8 pixels, which are scaled to [−1, 1], or latents, which are taken as they are.
+
+    Raises:
+        InputError: the file is the state of another training: network, data, loss, total, batch or seed.
     """
     rank, processes = world(device)
     dev = torch.device(device)
     model.to(dev).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     average = averaged(model, batch)
-    record = load_state(state_file, model, average, optimizer)
+    run = identity(model, images, labels, loss_of, total_images, batch, seed)
+    kept = StateFile(state_file, run | {"processes": processes})
+    record = restore_state(kept.load(), model, average, optimizer)
     objective = Objective(model, loss_of)
     shared = DistributedDataParallel(objective) if processes > 1 else objective
     steps, before = total_images // batch, record["seconds"]
@@ -96,7 +103,7 @@ def train(
             "hardware": hardware(dev),
         }
         if rank == 0 and (now - saved > SAVE_EVERY_SECONDS or step + 1 == steps):
-            save_state(state_file, model, average, optimizer, record)
+            kept.save(state_of(model, average, optimizer, record))
             saved = now
         stepping.set_postfix(loss=f"{mean:.4f}", refresh=False)
         stepping.update()
@@ -150,30 +157,63 @@ def hardware(device: torch.device) -> str:
     return f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else device.type
 
 
-def save_state(state_file: Path, model: nn.Module, average: AveragedModel, optimizer, record: dict) -> None:
-    """Write weights, EMA, Adam's moments and the counters in one file."""
-    tensors = {f"ema.{n}": t for n, t in average.module.state_dict().items()}
-    for name, p in model.named_parameters():
-        tensors[f"model.{name}"] = p.detach()
-        for key in ("exp_avg", "exp_avg_sq", "step"):
-            tensors[f"{key}.{name}"] = optimizer.state[p][key]
-    write_safetensors(state_file, tensors, {"record": json.dumps(record)})
+def identity(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    loss_of: Loss,
+    total_images: int,
+    batch: int,
+    seed: int,
+) -> dict[str, Any]:
+    """What tells a training from another: network, data, loss, and how it is gone through."""
+    return {
+        "network": {name: list(p.shape) for name, p in model.named_parameters()},
+        "data": digest(images, labels),
+        "loss": told(loss_of),
+        "total_images": total_images,
+        "batch": batch,
+        "seed": seed,
+    }
 
 
-def load_state(state_file: Path, model: nn.Module, average: AveragedModel, optimizer) -> dict:
-    """Restore what :func:`save_state` wrote and return its record; an empty one without a file."""
-    if not Path(state_file).exists():
+def told(value: Any) -> str:
+    """A loss in words that are the same in every process: the names of its functions, and its options."""
+    if isinstance(value, partial):
+        return (
+            f"{told(value.func)}({', '.join(f'{key}={told(own)}' for key, own in value.keywords.items())})"
+        )
+    if isinstance(value, str | int | float):
+        return repr(value)
+    return getattr(value, "__qualname__", type(value).__name__)
+
+
+def state_of(model: nn.Module, average: AveragedModel, optimizer, record: dict) -> dict[str, Any]:
+    """Weights, EMA, Adam's moments and the counters, flat."""
+    moments = {
+        f"{key}.{name}": optimizer.state[p][key] for name, p in model.named_parameters() for key in MOMENTS
+    }
+    weights = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    return {f"ema.{n}": t for n, t in average.module.state_dict().items()} | weights | moments | record
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""What Adam remembers of a parameter."""
+
+
+def restore_state(state: dict[str, Any], model: nn.Module, average: AveragedModel, optimizer) -> dict:
+    """Restore what :func:`state_of` gave and return its record; an empty one of an empty state."""
+    if not state:
         return {"step": 0, "seconds": 0.0, "loss": 0.0, "hardware": "none"}
-    tensors, metadata = read_safetensors(state_file)
-    record = json.loads(metadata["record"])
+    record = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
     for name, value in average.module.state_dict().items():
-        value.copy_(tensors[f"ema.{name}"])
+        value.copy_(state[f"ema.{name}"])
     average.n_averaged.fill_(record["step"])
     for name, p in model.named_parameters():
-        p.data.copy_(tensors[f"model.{name}"])
+        p.data.copy_(state[f"model.{name}"])
         # In the parameter's own memory layout: fused Adam walks both without looking at strides.
-        moments = {k: torch.empty_like(p) for k in ("exp_avg", "exp_avg_sq")}
+        moments = {key: torch.empty_like(p) for key in MOMENTS[:2]}
         for key, moment in moments.items():
-            moment.copy_(tensors[f"{key}.{name}"])
-        optimizer.state[p] = {**moments, "step": tensors[f"step.{name}"].to(p.device)}
+            moment.copy_(state[f"{key}.{name}"])
+        optimizer.state[p] = {**moments, "step": state[f"step.{name}"].to(p.device)}
     return record
