@@ -8,7 +8,7 @@
 >>> print(s4s.compare(model, nfe=5, solvers=[result.solver]))
 
 The modules below are for readers of the code, in this order: schedules, denoisers, mixtures, solvers,
-grids, multistep, single_step, classic; levels, student, families, pairs, learn; distances, frechet,
+grids, multistep, single_step, classic; levels, student, families, pairs, store, learn; distances, frechet,
 comparison, evaluate; models, training, studies, course.
 """
 
@@ -59,10 +59,11 @@ from s4s_nb.multistep import (
     predictor_corrector,
     unipc_weights,
 )
-from s4s_nb.pairs import SEEDS, Pairs, PairStore, run, seeded_noise
+from s4s_nb.pairs import SEEDS, Pairs, run, seeded_noise
 from s4s_nb.runtime import map_batches
 from s4s_nb.schedules import VE, Flow, VPCosine, VPDiscrete, VPLinear
 from s4s_nb.solvers import Solver, solve, trajectory
+from s4s_nb.store import PairStore
 from s4s_nb.student import Student
 
 __version__ = "0.2.0"

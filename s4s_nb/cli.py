@@ -103,7 +103,8 @@ def teacher_command(
 
     Several GPUs by torchrun --nproc-per-node N -m s4s_nb.cli teacher …
     """
-    from s4s_nb.pairs import PER_SEED, PairStore
+    from s4s_nb.pairs import PER_SEED
+    from s4s_nb.store import PairStore
 
     loaded = find_model(model, check_device(device))
     store = PairStore(out, loaded, loaded.teacher(), pairs, split, first=seed * PER_SEED)

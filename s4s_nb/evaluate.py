@@ -24,10 +24,11 @@ from s4s_nb.frechet import (
     moments,
 )
 from s4s_nb.grids import GRIDS, Grid
-from s4s_nb.pairs import PER_SEED, Sampled, run
+from s4s_nb.pairs import PER_SEED, run
 from s4s_nb.runtime import bar, batch_size, map_batches, synchronize
 from s4s_nb.schedules import Schedule
 from s4s_nb.solvers import Solver
+from s4s_nb.store import Sampled
 
 TO_TEACHER = ("rmse", "lpips", "lpips_error", "fd_teacher", "fd_teacher_limit", "fd_teacher_error")
 """What a row has of distances to the teacher, which has none to itself."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from s4s_nb.errors import InputError, choose
@@ -44,8 +44,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             files of other programs lack.
     """
     try:
-        with safe_open(path, framework="pt") as f:
-            tensors, metadata = {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}
+        data = Path(path).read_bytes()  # at once: another process may replace the file meanwhile
+        tensors, size = load(data), int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
     except FileNotFoundError:
         raise InputError(f"There is no file {path}; check the name.") from None
     except (SafetensorError, OSError) as error:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from s4s_nb.classic import make_solver
 from s4s_nb.denoisers import Condition, Denoiser
-from s4s_nb.pairs import PairStore, seeded_noise
+from s4s_nb.pairs import seeded_noise
+from s4s_nb.store import PairStore
 from tests.forking import forked
 from tests.problems import GRID, MIXTURE
 

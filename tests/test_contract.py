@@ -19,6 +19,7 @@ from s4s_nb.denoisers import (
 )
 from s4s_nb.errors import InputError
 from s4s_nb.grids import karras
+from s4s_nb.learn.gradients import check_gradients
 from s4s_nb.learn.loop import learn_student
 from s4s_nb.learn.methods import METHODS
 from s4s_nb.learn.problem import Problem
@@ -235,7 +236,7 @@ def test_an_embedding_may_hide_it_too():
 def test_the_bundled_models_hide_nothing(name):
     model = load(name, side=64)
     pairs = model.pairs("train", 2, progress=False)
-    Problem(model.denoise, pairs, pairs, model.embed).check_gradient()
+    check_gradients(Problem(model.denoise, pairs, pairs, model.embed))
 
 
 def test_a_black_box_is_learned_by_differences():

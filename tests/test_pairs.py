@@ -16,8 +16,9 @@ from s4s_nb.files import read_safetensors
 from s4s_nb.mixtures import GaussianMixture
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import load
-from s4s_nb.pairs import SEEDS, Pairs, PairStore, run, seeded_noise
+from s4s_nb.pairs import SEEDS, Pairs, run, seeded_noise
 from s4s_nb.solvers import trajectory
+from s4s_nb.store import PairStore
 from tests.forked_pairs import TEACHER, Mixture, contents
 from tests.problems import MIXTURE
 
@@ -183,7 +184,7 @@ def test_swapped_shards_are_found(store):
 def test_all_wait_at_the_end_of_making(store, monkeypatch):
     """Else the first to be ready would look for shards that another has still to write."""
     there = []
-    monkeypatch.setattr("s4s_nb.pairs.wait_for_all", lambda: there.append(sorted(contents(store.folder))))
+    monkeypatch.setattr("s4s_nb.store.wait_for_all", lambda: there.append(sorted(contents(store.folder))))
     store.make(title=None)
     assert there == [sorted(contents(store.folder))] and len(there[0]) == 1 + 2 * store.shards
 

@@ -19,7 +19,8 @@ from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.methods import METHODS
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS, best_start
-from s4s_nb.pairs import PER_SEED, Pairs, PairStore
+from s4s_nb.pairs import PER_SEED, Pairs
+from s4s_nb.store import PairStore
 from s4s_nb.student import Student
 
 __all__ = ["Problem", "Result", "learn", "learn_student"]

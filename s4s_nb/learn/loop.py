@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from s4s_nb.errors import InputError, choose
+from s4s_nb.learn.gradients import check_gradients
 from s4s_nb.learn.methods import METHODS, OPTIMISERS, Optimiser
 from s4s_nb.learn.problem import Problem, paired_gain
 from s4s_nb.learn.relaxed import RelaxedStarts
@@ -108,7 +109,7 @@ def learn_student(
     Raises:
         InputError: an unknown name or option, no rounds or iterations, parts that the student does not
             have, a radius that is negative or for an optimiser that has none, a state of another run, or a
-            gradient that differences do not confirm (:meth:`Problem.check_gradient`).
+            gradient that differences do not confirm (:mod:`s4s_nb.learn.gradients`).
     """
     recipe = choose(METHODS, method, "method")
     tool = recipe.tool(optimiser, radius)
@@ -199,9 +200,8 @@ class Run:
         state = self.kept.load()
         if not state:
             if self.tool.gradients:
-                self.problem.check_gradient(
-                    any(part != "coefficients" for turn in self.plan for part in turn)
-                )
+                moving = {part for turn in self.plan for part in turn}
+                check_gradients(self.problem, levels=moving != {"coefficients"})
             value = float(self.begun.mean())
             return {"turn": 0, "history": [[0, 0, value]], "turns": [], **self.fresh(0, value)}
         self.set({name: state[f"student.{name}"] for name in self.first})

@@ -17,18 +17,16 @@ from torch import Tensor
 
 from s4s_nb.denoisers import Denoiser, activation_bytes, checkpointed, examined
 from s4s_nb.distances import Embedding
-from s4s_nb.errors import DivergedError, InputError
+from s4s_nb.errors import DivergedError
 from s4s_nb.files import digest
 from s4s_nb.pairs import Pairs, fingerprint
-from s4s_nb.runtime import full_float32, map_batches, threads_for
+from s4s_nb.runtime import map_batches, threads_for
 from s4s_nb.solvers import Solver, solve
 from s4s_nb.student import Student
 
 KEPT_BYTES = 2**30
 """Most memory that embedded targets may take; those of more pairs are embedded anew each time."""
 
-CHECKED_PAIRS, DIFFERENCES = 4, (1e-2, 1e-1)
-"""Of the check of gradients: how many pairs, and the lengths of its differences."""
 ACTIVATION_BYTES = 2**31
 """Most memory that the activations of a gradient may take; above it evaluations are checkpointed."""
 LEARNED = ("A", "B", "model_sigmas", "kappa")
@@ -194,36 +192,6 @@ class Problem:
 
         return map_batches(total, self.train_batches, self.train.starts.device)
 
-    def check_gradient(self, levels: bool = True) -> None:
-        """Compare derivatives by backpropagation with differences, where noise and data are of one size.
-
-        A network that runs under ``no_grad``, detaches a part of its answer or rounds its time has gradients
-        that are 0 or wrong, with which an optimiser would return its start as learned.
-
-        Args:
-            levels: whether the gradient in sigma is asked for too.
-
-        Raises:
-            InputError: they differ by more than half, in x or sigma of the denoiser, or in the embedding.
-        """
-        few = self.train[:CHECKED_PAIRS]
-        sigma, noise = size_of(few.targets), few.starts / size_of(few.starts)
-        x, level = few.targets + sigma * noise, sigma.to(noise.device)
-        turned = (
-            sigma * noise.flip(0) if len(few) > 1 else sigma * noise.flip(-1)
-        )  # other noise of this size
-        checks = {"denoiser": (lambda x: self.denoise(x, level, **few.cond), x, turned)}
-        if levels:
-            checks["denoiser's sigma"] = (lambda s: self.denoise(x, s, **few.cond), level, level)
-        checks["embedding"] = (self.embed, few.targets + 0.1 * turned, turned)
-        for what, (function, at, along) in checks.items():
-            if hides_gradient(function, at, along):
-                raise InputError(
-                    f"The gradient of the {what} is not what differences of its values give: something hides"
-                    " it, as torch.no_grad, detach, rounding or NumPy do; remove that, or learn with"
-                    " optimiser gauss-newton, which needs no gradient."
-                )
-
     # ------------------------------------------------------------ identity
 
     def identity(self) -> dict:
@@ -249,35 +217,9 @@ def size_of(starts: Tensor) -> Tensor:
     return starts.double().square().mean().sqrt().cpu()
 
 
-def hides_gradient(function: Callable[[Tensor], Tensor], x: Tensor, along: Tensor) -> bool:
-    """Whether backpropagation through a function is wrong by more than half of what differences give.
-
-    Both are the derivative in a direction, in the part of the answer that changes most; two lengths of
-    the difference are tried, for networks of half precision, and rounding is allowed for.
-    """
-
-    def wrong(length: float) -> bool:
-        with torch.no_grad(), full_float32():
-            there, back = (function(x + step * along).double() for step in (length, -length))
-            change = (there - back) / (2 * length)
-            slope, rounding = float(change.norm()), 1e-5 * float(there.norm()) / length
-        with torch.enable_grad():
-            moving = leaf(x, True)
-            answer = (function(moving).double() * (change / max(slope, 1e-30))).sum()
-            (gradient,) = (
-                torch.autograd.grad(answer, moving, materialize_grads=True)
-                if answer.requires_grad
-                else (torch.zeros_like(x),)
-            )
-        found = float((gradient.double() * along).sum())
-        return not abs(found - slope) <= max(0.5 * max(abs(found), slope), rounding)
-
-    return all(wrong(length) for length in DIFFERENCES)
-
-
-def leaf(number: Tensor, moving: bool | None = None) -> Tensor:
-    """A copy that takes a gradient if the original did, or if it is told to."""
-    return number.detach().clone().requires_grad_(number.requires_grad if moving is None else moving)
+def leaf(number: Tensor) -> Tensor:
+    """A copy that takes a gradient if the original did."""
+    return number.detach().clone().requires_grad_(number.requires_grad)
 
 
 def paired_gain(before: Tensor, after: Tensor) -> tuple[float, float]:
