@@ -122,7 +122,7 @@ def sampled(
     return Sampling(images, model.network.nfe // batches, time.perf_counter() - started)
 
 
-def checked(model: Judged, solver: Solver, transfer: bool) -> Solver:
+def checked(model: Judged, solver: Any, transfer: bool) -> Solver:
     """A solver, if it is one and may sample the model; see :meth:`s4s_nb.solvers.Solver.check_for`."""
     if not isinstance(solver, Solver):
         raise InputError(

@@ -43,10 +43,11 @@ def seeded_noise(split: str, count: int, shape: tuple[int, ...], first: int = 0)
 
 @dataclass(frozen=True)
 class Pairs:
-    """Starts x_T at level σ_0, the teacher's end points, and what each sample is conditioned on."""
+    """Starts x_T at level σ_0, (n, …), the teacher's end points, of the same shape, and what each sample is
+    conditioned on; see :meth:`checked`."""
 
-    starts: Float[Tensor, "n ..."]
-    targets: Float[Tensor, "n ..."]
+    starts: Tensor
+    targets: Tensor
     cond: Condition = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -54,20 +54,18 @@ class Solver:
 
     Raises:
         InputError: what is no tensor of floats, shapes that do not fit, entries above the diagonal, NaN,
-            rising or negative levels, a model level that is not positive, an info that is no dictionary.
+            rising or negative levels, a model level that is not positive.
     """
 
     name: str
-    sigmas: Float[Tensor, " levels"]
-    A: Float[Tensor, "levels-1 levels-1"]
-    B: Float[Tensor, "levels-1 levels-1"]
-    model_sigmas: Float[Tensor, " levels-1"] = None  # type: ignore[assignment]
-    kappa: Float[Tensor, " levels-1"] = None  # type: ignore[assignment]
+    sigmas: Tensor
+    A: Tensor
+    B: Tensor
+    model_sigmas: Tensor = None  # type: ignore[assignment]
+    kappa: Tensor = None  # type: ignore[assignment]
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if not isinstance(self.info, dict):
-            raise InputError(f"The info of solver {self.name!r} is no dictionary.")
         for key in TABLE:
             value = getattr(self, key)
             if value is None and key in ("model_sigmas", "kappa"):
@@ -153,7 +151,9 @@ class Solver:
         try:
             name, info = metadata["name"], json.loads(metadata["info"])
         except (KeyError, ValueError, RecursionError):
-            raise InputError(f"{path} lacks the name or the info of a solver; write it again.") from None
+            info = None
+        if not isinstance(info, dict):
+            raise InputError(f"{path} lacks the name or the info of a solver; write it again.")
         if set(tensors) != set(TABLE):
             raise InputError(f"A solver file holds {', '.join(TABLE)}; {path} holds {', '.join(tensors)}.")
         return cls(name=name, info=info, **tensors)

@@ -1,7 +1,8 @@
 """A store of teacher pairs on disk: shards that are made once, checked by hash, and made again if damaged.
 
 A folder holds ``manifest.json``, which says what the pairs are, and for each shard a safetensors file with
-a JSON beside it that has its sha256 and the manifest, and is written last. Noises are not stored: seeds are.
+a JSON beside it that has its sha256 and the manifest, and is written last. Noises are not stored: they have
+seeds.
 """
 
 import json

@@ -13,6 +13,7 @@ import torch
 from s4s_nb.classic import make_solver
 from s4s_nb.errors import InputError
 from s4s_nb.files import read_safetensors
+from s4s_nb.learn.problem import Problem
 from s4s_nb.mixtures import GaussianMixture
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import load
@@ -20,7 +21,7 @@ from s4s_nb.pairs import SEEDS, Pairs, run, seeded_noise
 from s4s_nb.solvers import trajectory
 from s4s_nb.store import PairStore
 from tests.forked_pairs import TEACHER, Mixture, contents
-from tests.problems import MIXTURE
+from tests.problems import GRID, MIXTURE
 
 
 @pytest.fixture
@@ -92,6 +93,84 @@ def test_a_damaged_shard_is_found_and_made_again(store):
     store.path(2).unlink()
     store.make(title=None)
     assert contents(store.folder) == before
+
+
+def test_shards_of_another_store_are_not_its_own(store, tmp_path):
+    """With their records, so that hash, number and size are right."""
+    other_network = Mixture(mixture=GaussianMixture([[1.0, 0.5]], [0.2]))
+    others = {
+        "split": replace(store, folder=tmp_path / "split", split="validation"),
+        "teacher": replace(store, folder=tmp_path / "teacher", teacher=make_solver("euler", 12, GRID)),
+        "network": replace(store, folder=tmp_path / "network", model=other_network),
+    }
+    store.make(title=None)
+    before = contents(store.folder)
+    for name, other in others.items():
+        other.make(title=None)
+        for suffix in (".safetensors", ".json"):
+            file = other.path(1).with_suffix(suffix)
+            store.path(1).with_suffix(suffix).write_bytes(file.read_bytes())
+        with pytest.raises(InputError, match=r"Shards \[1\]"):
+            store.load()
+        store.make(title=None)
+        assert contents(store.folder) == before, name
+    first, second = store.path(0).read_bytes(), store.path(1).read_bytes()
+    store.path(0).write_bytes(second), store.path(1).write_bytes(first)
+    with pytest.raises(InputError, match=r"Shards \[0, 1\]"):
+        store.load()
+
+
+def test_the_last_shard_has_the_same_bits_alone_and_in_company(tmp_path):
+    """It is smaller than the batches whose rounding depends on the number of threads."""
+    model = load("fashion")
+    teacher = make_solver("euler", 2, model.grid("karras"))
+    store = PairStore(tmp_path / "all", model, teacher, count=23, shard=10)
+    store.make(title=None)
+    before = store.path(2).read_bytes()
+    store.path(2).unlink()
+    store.make(title=None)
+    assert store.path(2).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"count": 0}, {"count": -5}, {"shard": 0}, {"first": -1}, {"split": "tset"}]
+)
+def test_a_store_of_no_pairs_is_refused_before_a_folder_is_made(wrong, store):
+    with pytest.raises(InputError):
+        replace(store, **wrong).make(title=None)
+    assert not store.folder.exists()
+
+
+# ---------------------------------------------------------------- what is learned from
+
+GOOD = Pairs(torch.ones(4, 2), torch.zeros(4, 2), {"label": torch.arange(4)})
+
+
+def with_one(value: float) -> torch.Tensor:
+    x = torch.zeros(4, 2)
+    x[2, 1] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"targets": with_one(torch.nan)}, "targets .* NaN or infinite in 1 of 4, first in number 2"),
+        ({"starts": with_one(-torch.inf)}, "starts .* NaN or infinite in 1 of 4, first in number 2"),
+        ({"targets": torch.zeros(3, 2)}, r"starts of shape \(4, 2\) and targets of shape \(3, 2\)"),
+        ({"targets": torch.zeros(4, 1)}, r"targets of shape \(4, 1\)"),
+        ({"targets": torch.zeros(4, 2, dtype=torch.uint8)}, "targets .* torch.uint8"),
+        ({"starts": torch.zeros(4, 2, dtype=torch.int64)}, "starts .* torch.int64"),
+        ({"cond": {"label": torch.arange(3)}}, r"condition label has shape \(3,\)"),
+        ({"starts": torch.zeros(0, 2), "targets": torch.zeros(0, 2)}, "at least one"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_what_are_no_pairs_are_refused_where_they_enter(wrong, sentence, split):
+    assert len(GOOD.checked("training")) == 4
+    parts = {"train": GOOD, "validation": GOOD, split: replace(GOOD, **wrong)}
+    with pytest.raises(InputError, match=sentence):
+        Problem(lambda x, sigma, label: x, embed=lambda x: x, **parts)
 
 
 def test_more_pairs_extend_a_folder_and_others_are_refused(store):

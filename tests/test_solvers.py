@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from s4s_nb.classic import make_solver
 from s4s_nb.errors import DivergedError, InputError
 from s4s_nb.files import data_file, read_safetensors, replace_file, write_safetensors
-from s4s_nb.solvers import Solver, combine, solve, trajectory
-from tests.problems import F64, fake_denoiser, log_grid, noise
+from s4s_nb.solvers import FORMAT, TABLE, Solver, combine, solve, trajectory
+from tests.problems import F64, fake_denoiser, log_grid, noise, same_bits
 
 EULER = make_solver("euler", 3, log_grid)
 
@@ -127,6 +128,51 @@ def test_missing_damaged_and_foreign_files(tmp_path):
     write_safetensors(tmp_path / "foreign.safetensors", {"x": torch.zeros(1)}, {})
     with pytest.raises(InputError, match="not a solver file"):
         Solver.load(tmp_path / "foreign.safetensors")
+
+
+def test_a_flipped_bit_anywhere_is_found(tmp_path):
+    file = tmp_path / "solver.safetensors"
+    EULER.save(file)
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 7):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        try:
+            loaded = Solver.load(file)
+        except InputError:
+            continue
+        assert same_bits(loaded, EULER) and (loaded.name, loaded.info) == (EULER.name, EULER.info), place
+
+
+@pytest.mark.parametrize("part", TABLE)
+@pytest.mark.parametrize("dtype", [None, torch.int64, torch.bool, torch.complex64])
+def test_a_table_that_lacks_a_part_or_has_none_of_floats_is_refused(part, dtype, tmp_path):
+    tensors = {key: getattr(EULER, key).clone() for key in TABLE}
+    tensors |= {part: tensors[part].to(dtype)} if dtype else {}
+    if dtype is None:
+        del tensors[part]
+    metadata = {"format": FORMAT, "name": "x", "info": "{}"}
+    save_file(tensors, tmp_path / "solver.safetensors", metadata)
+    with pytest.raises(InputError, match="A solver file holds" if dtype is None else "tensor of floats"):
+        Solver.load(tmp_path / "solver.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_tables_are_float64_whatever_they_came_in(dtype, tmp_path):
+    tensors = {key: getattr(EULER, key).to(dtype) for key in TABLE}
+    save_file(tensors, tmp_path / "solver.safetensors", {"format": FORMAT, "name": "x", "info": "{}"})
+    loaded = Solver.load(tmp_path / "solver.safetensors")
+    assert all(getattr(loaded, key).dtype == F64 for key in TABLE)
+    assert torch.equal(loaded.B, EULER.B.to(dtype).double())
+
+
+@pytest.mark.parametrize("info", ["[]", "null", "3", "{", "[" * 100_000, None])
+def test_an_info_that_is_no_dictionary_is_refused(info, tmp_path):
+    metadata = {"format": FORMAT, "name": "x"} | ({"info": info} if info else {})
+    save_file(
+        {key: getattr(EULER, key).clone() for key in TABLE}, tmp_path / "solver.safetensors", metadata
+    )
+    with pytest.raises(InputError, match="info"):
+        Solver.load(tmp_path / "solver.safetensors")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):

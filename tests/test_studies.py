@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from s4s_nb.studies.settings import (
     uniform,
     uniform_summary,
 )
-from s4s_nb.studies.sweep import Budget
+from s4s_nb.studies.sweep import Budget, Sweep
 from s4s_nb.studies.transfer import alt_cells, transfer, transfer_summary
 
 TINY = Budget(pairs=2, validation_pairs=2, iterations=1, samples=4)
@@ -55,7 +56,7 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path):
     assert made["lpips"] == pytest.approx(known["lpips"], rel=1e-3)
     summary = uniform_summary(again)
     assert [row in summary for row in ("fashion", "2 NFE", "all")] == [True] * 3
-    with pytest.raises(InputError, match="another budget"):
+    with pytest.raises(InputError, match="made by another budget"):
         make(Budget(pairs=3, validation_pairs=2, iterations=1, samples=4))
 
 
@@ -194,3 +195,54 @@ def test_settings_side_by_side_make_the_same_table(tmp_path):
     assert [(c["setting"], c["family"]) for c in two] == [(c["setting"], c["family"]) for c in one]
     for key, rel in {"start_lpips": 1e-3, "lpips": 3e-2}.items():  # learning magnifies rounding
         assert [c[key] for c in two] == pytest.approx([c[key] for c in one], rel=rel)
+
+
+# ---------------------------------------------------------------- what else may lie in the file
+
+SWEEP = Sweep(Path(), "s4s-nb study alt", ("setting", "nfe", "method"), {"pairs": 4})
+CELL = {"setting": "fashion", "nfe": 5, "method": "s4s", "lpips": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"command": "s4s-nb study seeds"}, "made by another command"),
+        ({"budget": {"pairs": 5}}, "made by another budget"),
+        ({"cells": None}, "has cells that are not those"),
+        ({"cells": [CELL, {"setting": "fashion"}]}, "has cells that are not those"),
+        ({"cells": [CELL | {"lpips": None}]}, "has cells that are not those"),
+        ({"cells": [CELL | {"nfe": [5]}]}, "has cells that are not those"),
+        ({"cells": [CELL | {"setting": "elsewhere"}]}, "has cells that are not those"),
+        ({"more": 1}, "is no table"),
+    ],
+)
+def test_a_table_of_another_kind_is_refused(change, sentence, tmp_path):
+    """Guards studies that take each other's cells as done."""
+    table = replace(SWEEP, out=tmp_path / "table.json")
+    table.add(CELL)
+    assert table.read()["cells"] == [CELL]
+    table.out.write_text(json.dumps(table.read() | change))
+    before = table.out.read_bytes()
+    for call in (table.read, partial(table.add, CELL | {"nfe": 6})):
+        with pytest.raises(InputError, match=sentence):
+            call()
+    assert table.out.read_bytes() == before
+
+
+def test_two_studies_on_one_table_write_each_cell_once(tmp_path):
+    one, other = (replace(SWEEP, out=tmp_path / "table.json") for _ in range(2))
+    keys = [("fashion", nfe, "s4s") for nfe in (3, 4, 5, 6)]
+    made = []
+    mine, theirs = one.missing(keys, "one"), other.missing(keys, "other")
+    for _ in range(2):  # both take the first, then each what the other has left
+        for left in (mine, theirs):
+            setting, nfe, method = next(left)
+            made.append((nfe, {"setting": setting, "nfe": nfe, "method": method, "lpips": len(made)}))
+        for table, (_, cell) in zip((one, other), made[-2:], strict=True):
+            table.add(cell)
+    assert [cell["nfe"] for cell in one.read()["cells"]] == [3, 4]
+    assert [cell["lpips"] for cell in one.read()["cells"]] == [0, 2], "the first to write is kept"
+    classical = [CELL | {"method": "classical", "lpips": 0.1 * k} for k in range(3)]
+    one.add(*classical)
+    other.add(*classical)
+    assert len(one.read()["cells"]) == 5, "several cells of one key are written together"
