@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from typing import Any
 
 from s4s_nb.classic import AS_USED, make_solver
-from s4s_nb.denoisers import Counted, clipped, from_data, from_noise, from_velocity, guided
+from s4s_nb.denoisers import Counted, black_box, clipped, from_data, from_noise, from_velocity, guided
 from s4s_nb.distances import lpips_distance, rmse
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import compare, evaluate, sample
