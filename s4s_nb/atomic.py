@@ -79,8 +79,8 @@ def check_writable(*paths: AnyPath | None) -> None:
     It leaves nothing behind. Folders that are not there yet will be made.
 
     Raises:
-        InputError: what is there is no ordinary file or is read-only, a parent is no folder, or nothing can
-            be made in it; or two of the paths are one file.
+        InputError: what is there is no ordinary file or is read-only, nothing can be made in its folder, or
+            two of the paths are one file.
     """
     files = [followed(path) for path in paths if path is not None]
     for path in files:
@@ -88,10 +88,7 @@ def check_writable(*paths: AnyPath | None) -> None:
             check_ordinary(path)
             if path.exists() and not os.access(path, os.W_OK):
                 raise InputError(f"{path} is read-only; choose another file.")
-            folder = next(parent for parent in path.parents if parent.exists())
-            if not folder.is_dir():
-                raise InputError(f"{folder} is a file, so nothing can be written below it.")
-            with tempfile.TemporaryFile(dir=folder):
+            with tempfile.TemporaryFile(dir=next(parent for parent in path.parents if parent.exists())):
                 pass
         except OSError as error:
             raise InputError(f"{path} cannot be written ({reason(error)}).") from None

@@ -27,9 +27,9 @@ class Commands(TyperGroup):
 def boundary() -> Iterator[None]:
     """Turn what ends a command into a status and a sentence on standard error.
 
-    2 for an :class:`InputError` and for what the system refuses: files, disks. 128 and the signal's number
-    at once for an interrupt, 130 for Ctrl-C, whatever the threads do. 1, without a word, where nobody reads on. Other errors are faults of
-    the package or of the user's own functions, and keep their traceback.
+    2 for an :class:`InputError` and for what the system refuses: files, disks. 128 and the signal's number,
+    so 130 for Ctrl-C, at once for an interrupt, whatever the threads do. 1, without a word, where nobody
+    reads on. Other errors are faults, and keep their traceback.
     """
     try:
         yield

@@ -135,7 +135,7 @@ def learn_command(
     Pairs and progress are kept beside the file, in a folder that ends in .work.
     """
     check_count(samples)
-    file = solver_file(out)
+    file = solver_file(out) or out
     check_writable(file, file.with_suffix(".work") / "race.json", json)
     if radius is not None and not math.isfinite(radius):
         raise InputError(f"A radius is a finite number; got {radius}.")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from s4s_nb.atomic import check_writable
 from s4s_nb.classic import AS_USED
-from s4s_nb.errors import choose
+from s4s_nb.errors import InputError, choose
 from s4s_nb.evaluate import evaluate
 from s4s_nb.grids import GRIDS
 from s4s_nb.learn.starts import STARTS, best_start
@@ -246,6 +246,8 @@ def study(name: str, out: Path | None, jobs: int = 1, **options) -> str:
     settings = list(dict.fromkeys(options.get("settings", signature(run).parameters["settings"].default)))
     for one in settings:  # before hours of the others
         choose(SETTINGS, one, "model")
+    if name in ("alt", "seeds") and min(options.get("nfes", (HOME_NFE,))) < 2:
+        raise InputError(f"Study {name} learns levels, which takes two steps or more; leave NFE 1 out.")
     check_writable(out)
     if jobs > 1 and len(settings) > 1:
         in_processes([partial(run, out, **options | {"settings": [one]}) for one in settings], jobs)
