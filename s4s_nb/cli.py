@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from s4s_nb import __version__
-from s4s_nb.atomic import check_writable
+from s4s_nb.atomic import check_ordinary, check_writable
 from s4s_nb.boundary import Commands, prepare
 from s4s_nb.classic import NAMES, ClassicName
 from s4s_nb.comparison import as_table
@@ -46,11 +46,12 @@ from s4s_nb.pairs import PER_SEED
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
-def print_version(asked: bool) -> None:
+def print_version(asked: bool) -> bool:
     """Print the version and exit, if asked."""
     if asked:
         typer.echo(__version__)
         raise typer.Exit
+    return asked
 
 
 @app.callback()
@@ -135,6 +136,7 @@ def learn_command(
     Pairs and progress are kept beside the file, in a folder that ends in .work.
     """
     check_count(samples)
+    check_ordinary(out)
     file = solver_file(out) or out
     check_writable(file, file.with_suffix(".work") / "race.json", json)
     if radius is not None and not math.isfinite(radius):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from s4s_nb.atomic import check_ordinary
 from s4s_nb.errors import InputError
 from s4s_nb.files import write_json
 from s4s_nb.grids import GridName
@@ -169,9 +170,10 @@ def check_noises(count: int, seed: int) -> None:
 
 
 def picture_file(out: Path) -> Path:
-    """Where a picture is written; :class:`InputError` for another ending than .png."""
-    file = out if out.suffix else out.with_name(f"{out.name}.png") if out.name else out
-    if file.name and file.suffix.lower() != ".png":
+    """Where a picture is written; :class:`InputError` for a folder, or for another ending than .png."""
+    check_ordinary(out)
+    file = out if out.suffix else out.with_name(f"{out.name}.png")
+    if file.suffix.lower() != ".png":
         raise InputError(f"A picture is written as .png; {out} has another ending.")
     return file
 
