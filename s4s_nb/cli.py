@@ -1,20 +1,25 @@
-"""The command line, ``s4s-nb``: exit status 0 on success, 2 on bad usage or input, 1 on failure."""
+"""The command line, ``s4s-nb``: exit status 0 on success, 2 on bad usage or input, 1 on failure, 130 on an
+interrupt. Whatever can be checked is checked before the work; a result is printed, then written."""
 
-import sys
+import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from s4s_nb import __version__
+from s4s_nb.atomic import check_ordinary, check_writable
+from s4s_nb.boundary import Commands, prepare
 from s4s_nb.classic import NAMES, ClassicName
 from s4s_nb.comparison import as_table
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import check_count, compare, evaluate, evaluate_teacher, sample
 from s4s_nb.grids import GRIDS, GridName
-from s4s_nb.learn import learn
+from s4s_nb.learn import learn, solver_file
 from s4s_nb.learn.methods import OptimiserName
-from s4s_nb.models.bundled import NetworkName, find_solver
+from s4s_nb.making import making
+from s4s_nb.models.bundled import find_solver
 from s4s_nb.models.cards import cards, listing
 from s4s_nb.options import (
     Device,
@@ -24,37 +29,60 @@ from s4s_nb.options import (
     MethodOption,
     ModelName,
     Nfe,
+    NfeOfOne,
+    Samples,
     Seed,
+    SettingName,
     Side,
     SolverName,
-    StudyName,
     check_device,
     find_model,
-    keep,
+    one_solver,
+    picture_file,
+    tell,
 )
+from s4s_nb.pairs import PER_SEED
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def print_version(asked: bool) -> bool:
+    """Print the version and exit, if asked."""
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Learn the solver of a diffusion model, judge it, and compare it with the classic ones."""
 
 
 @app.command("tour")
 def tour_command(
     out: Annotated[Path, typer.Option(help="Folder for picture, table and solvers.")] = Path("runs/tour"),
-    model: Annotated[str, typer.Option(help="A bundled model.")] = "fashion",
+    model: Annotated[SettingName, typer.Option(help="A bundled model.")] = "fashion",
     grid: GridOption = "logsnr",
-    device: Device = "cpu",
+    device: Device = None,
     json: Json = None,
 ) -> None:
     """The main job: learn two 5-evaluation solvers for a bundled model; one picture, one table."""
-    from s4s_nb.studies.tour import TOLD, summary, tour
+    from s4s_nb.studies.tour import TOLD, summary, tour, written
 
+    check_writable(*written(out), json)
     result = tour(out, model, grid=grid, device=check_device(device))
-    keep(json, result)
-    typer.echo("\n" + as_table(result["rows"], TOLD) + "\n\n" + summary(result))
     learning = max(result["learning_seconds"].values())
-    typer.echo(
-        f"{result['total_seconds']:.0f} s, of which learning {learning:.0f} s."
+    text = (
+        f"\n{as_table(result['rows'], TOLD)}\n\n{summary(result)}"
+        f"\n{result['total_seconds']:.0f} s, of which learning {learning:.0f} s."
         f" Picture, table and solvers are in {out}/."
     )
+    tell(text, json, result)
 
 
 @app.command("models")
@@ -62,55 +90,13 @@ def models_command(
     time: Annotated[
         bool, typer.Option("--time", help="Also measure milliseconds on this machine.")
     ] = False,
-    device: Device = "cpu",
+    device: Device = None,
     json: Json = None,
 ) -> None:
     """What is bundled, and how good it is."""
+    check_writable(json)
     rows = cards(check_device(device) if time else None)
-    keep(json, rows)
-    typer.echo(listing(rows))
-
-
-@app.command("train")
-def train_command(
-    model: Annotated[NetworkName, typer.Option(help="A bundled network.")],
-    dataset: Annotated[Path | None, typer.Option(help="Local .npz; fetched when left out.")] = None,
-    state: Annotated[Path | None, typer.Option(help="Where progress is kept, to resume from.")] = None,
-    device: Device = "cpu",
-    seed: Annotated[int, typer.Option(help="Of batches and noise.", min=0)] = 0,
-) -> None:
-    """Train a bundled network from its image set and write its files of data/.
-
-    Resumable; several GPUs by torchrun --nproc-per-node N -m s4s_nb.cli train --model …
-    """
-    from s4s_nb.training.bundle import train_network
-
-    state = state or Path("runs/train") / f"{model}.safetensors"
-    train_network(model, dataset, state, check_device(device), seed)
-
-
-@app.command("teacher")
-def teacher_command(
-    out: Annotated[Path, typer.Option(help="Folder of the pairs; goes on where it was left.")],
-    model: ModelName = "fashion",
-    pairs: Annotated[int, typer.Option(help="How many.", min=1)] = 700,
-    split: Annotated[Literal["train", "validation"], typer.Option(help="Noises of which split.")] = "train",
-    seed: Seed = 0,
-    device: Device = "cpu",
-    json: Json = None,
-) -> None:
-    """Store pairs of noise seeds and the teacher's end points in shards; resumable.
-
-    Several GPUs by torchrun --nproc-per-node N -m s4s_nb.cli teacher …
-    """
-    from s4s_nb.pairs import PER_SEED
-    from s4s_nb.store import PairStore
-
-    loaded = find_model(model, check_device(device))
-    store = PairStore(out, loaded, loaded.teacher(), pairs, split, first=seed * PER_SEED)
-    store.make()
-    keep(json, store.manifest() | {"pairs": pairs})
-    typer.echo(f"{pairs} pairs of {model}, {store.teacher.nfe} evaluations each, are in {out}/.")
+    tell(listing(rows), json, rows)
 
 
 @app.command("learn")
@@ -138,11 +124,11 @@ def learn_command(
     radius: Annotated[
         float | None, typer.Option(help="Of relaxed starts, in units of unit noise; for adam.", min=0)
     ] = None,
-    side: Side = 128,
+    side: Side = None,
     pairs: Annotated[int | None, typer.Option(help="Teacher pairs; half as many more validate.")] = None,
-    samples: Annotated[int, typer.Option(help="Test noises that the result is judged on.")] = 500,
+    samples: Samples = 500,
     seed: Seed = 0,
-    device: Device = "cpu",
+    device: Device = None,
     json: Json = None,
 ) -> None:
     """Learn a solver, judge it and write it to a file; resumable. The defaults are the best recipe.
@@ -150,16 +136,20 @@ def learn_command(
     Pairs and progress are kept beside the file, in a folder that ends in .work.
     """
     check_count(samples)
-    loaded = find_model(model, check_device(device), side)
+    check_ordinary(out)
+    file = solver_file(out) or out
+    check_writable(file, file.with_suffix(".work") / "race.json", json)
+    if radius is not None and not math.isfinite(radius):
+        raise InputError(f"A radius is a finite number; got {radius}.")
+    loaded = find_model(model, device, side)
     how = {"start": start, "grid": grid, "order": order, "lower_final": lower_final, "pairs": pairs}
     how |= {"optimiser": optimiser, "rounds": rounds, "iterations": iterations, "radius": radius}
-    result = learn(loaded, nfe, method, out=out, seed=seed, **how)
+    result = learn(loaded, nfe, method, out=file, seed=seed, **how)
     solver = result.solver
     names = {"model": model, "solver": solver.name, "kind": "learned", "grid": solver.info["grid"]}
     row = {**names, **evaluate(loaded, solver, samples, title="test")}
-    replace(solver, info={**solver.info, "side": side, "quality": row}).save(out)
-    keep(json, row)
-    typer.echo(as_table([row]) + f"\n\n{learned(result.record)} The solver is in {out}.")
+    replace(solver, info={**solver.info, "side": loaded.side, "quality": row}).save(file)
+    tell(f"{as_table([row])}\n\n{learned(result.record)} The solver is in {file}.", json, row)
 
 
 def learned(record: dict[str, Any]) -> str:
@@ -170,78 +160,58 @@ def learned(record: dict[str, Any]) -> str:
     return f"From {record['start']} the validation distance went from {before:.4g} to {after:.4g}."
 
 
-@app.command("study")
-def study_command(
-    name: Annotated[
-        StudyName,
-        typer.Argument(
-            help="uniform: S4S against its start, everywhere; alt: S4S-Alt and all other methods;"
-            " seeds: other draws of the pairs; transfer: solvers used where they were not learned;"
-            " optimisers: what Gauss-Newton and Adam cost;"
-            " ablations: what each choice does."
-        ),
-    ],
-    out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.json; goes on from it.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Only this setting; may be repeated.")] = None,
-    nfe: Annotated[list[int] | None, typer.Option(help="Only this NFE; may be repeated.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Settings at a time, sharing the cores.")] = 1,
-    device: Device = "cpu",
-) -> None:
-    """Make a table of results over all settings, cell by cell; resumable; hours."""
-    from s4s_nb.studies.settings import study
-
-    only = {key: value for key, value in {"settings": model, "nfes": nfe}.items() if value}
-    typer.echo(study(name, out, jobs, device=check_device(device), **only))
-
-
 @app.command("sample")
 def sample_command(
     out: Annotated[Path, typer.Option(help="The PNG to write.")],
     model: ModelName = "fashion",
     solver: SolverName = "teacher",
-    nfe: Nfe = 5,
+    nfe: NfeOfOne = None,
     grid: GridOption = "logsnr",
     lower_final: LowerFinal = False,
-    count: Annotated[int, typer.Option(help="How many images.", min=1)] = 100,
+    count: Annotated[int, typer.Option(help="How many images.", min=1, max=PER_SEED)] = 100,
     seed: Seed = 0,
-    device: Device = "cpu",
+    device: Device = None,
 ) -> None:
     """Write a picture of samples from the test noises, ten a row."""
     from s4s_nb.pictures import save_samples
 
-    loaded = find_model(model, check_device(device))
-    table = find_solver(loaded, solver, nfe, grid, lower_final)
-    save_samples(out, sample(loaded, table, count, seed))
-    typer.echo(f"{count} samples of {table.name} at {table.nfe} NFE are in {out}.")
+    file = picture_file(out)
+    check_writable(file)
+    loaded = find_model(model, device)
+    table = one_solver(loaded, solver, nfe, grid, lower_final)
+    if not loaded.has_images:
+        raise InputError("There is no picture: the end states of this model are no images.")
+    save_samples(file, sample(loaded, table, count, seed))
+    tell(f"{count} samples of {table.name} at {table.nfe} NFE are in {file}.")
 
 
 @app.command("evaluate")
 def evaluate_command(
     model: ModelName = "fashion",
     solver: SolverName = "teacher",
-    nfe: Nfe = 5,
+    nfe: NfeOfOne = None,
     grid: GridOption = "logsnr",
     lower_final: LowerFinal = False,
-    samples: Annotated[int, typer.Option(help="How many test noises.")] = 500,
+    samples: Samples = 500,
     seed: Seed = 0,
-    device: Device = "cpu",
+    device: Device = None,
     json: Json = None,
 ) -> None:
     """Judge a solver on held-out noise: distances to the teacher and to the real images."""
     check_count(samples)
-    loaded = find_model(model, check_device(device))
+    check_writable(json)
+    loaded = find_model(model, device)
+    table = one_solver(loaded, solver, nfe, grid, lower_final)
     if solver == "teacher":
         names = {"solver": solver, "kind": "teacher", "grid": "own"}
         row = evaluate_teacher(loaded, samples, seed)
     else:
-        table = find_solver(loaded, solver, nfe, grid, lower_final)
         kind = "learned" if "method" in table.info else "classical"
         where = grid if solver in NAMES else table.info.get("grid", "own")
         names = {"solver": table.name, "kind": kind, "grid": where}
         row = evaluate(loaded, table, samples, seed, title=table.name)
     row = {"model": model, **names, **row}
-    keep(json, row)
-    typer.echo(as_table([row]))
+    tell(as_table([row]), json, row)
 
 
 @app.command("compare")
@@ -252,43 +222,35 @@ def compare_command(
     ] = None,
     nfe: Nfe = 5,
     grid: Annotated[list[str] | None, typer.Option(help="Only this grid; may be repeated.")] = None,
-    samples: Annotated[int, typer.Option(help="How many test noises.")] = 500,
+    samples: Samples = 500,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the picture to this PNG.")] = None,
-    device: Device = "cpu",
+    device: Device = None,
     json: Json = None,
 ) -> None:
     """Solvers beside the classical ones on every grid, and the teacher: table and picture."""
     from s4s_nb.pictures import save_figure
 
     check_count(samples)
-    loaded = find_model(model, check_device(device))
+    file = picture_file(out) if out else None
+    check_writable(file, json)
+    loaded = find_model(model, device)
     own = [find_solver(loaded, name, nfe, "karras") for name in solver or []]
+    if file and not loaded.has_images:
+        raise InputError("There is no picture: the end states of this model are no images.")
     comparison = compare(loaded, nfe, own, grid or tuple(GRIDS), samples, seed)
-    keep(json, comparison.rows)
-    typer.echo(str(comparison))
-    if out:
-        save_figure(out, comparison.picture())
+    tell(str(comparison), json, comparison.rows)
+    if file:
+        save_figure(file, comparison.picture())
 
 
-@app.command("bench")
-def bench_command(json: Json = None) -> None:
-    """The benchmarks, as ratios."""
-    from s4s_nb.studies.bench import benchmarks
-
-    rows = benchmarks()
-    keep(json, rows)
-    for row in rows:
-        typer.echo(f"{row['name']}: {row['ratio']:.3f} (at most {row['limit']})")
+app.add_typer(making)
 
 
 def main() -> None:
-    """Entry point: an :class:`InputError` becomes one sentence on standard error and status 2."""
-    try:
-        app()
-    except InputError as error:
-        print(f"s4s-nb: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Entry point."""
+    prepare()
+    app()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files: safetensors and JSON only, written to a temporary name and renamed, so never half-written."""
+"""Files: safetensors and JSON only, never half-written; and the bundled ones of ``data/``."""
 
 import hashlib
 import json
@@ -11,49 +11,37 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
+from s4s_nb.atomic import AnyPath, check_ordinary, reason, replace_file
 from s4s_nb.errors import InputError, choose
 
 
-def replace_file(path: Path, write) -> None:
-    """Call ``write(temporary_path)``, then rename the result to ``path`` in one move."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def write_safetensors(path: AnyPath, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and string metadata, with a checksum over all of them, as one safetensors file."""
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     checked = metadata | {CHECKSUM: checksum(tensors, metadata)}
-    replace_file(path, lambda p: save_file(tensors, p, checked))
+    replace_file(path, lambda p: p.write_bytes(save(tensors, checked)))
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: AnyPath) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read back (tensors, metadata).
 
     Raises:
         InputError: the file is missing, no (whole) safetensors file, or not what its checksum says, which
             files of other programs lack.
     """
+    file = there(path)
     try:
-        data = Path(path).read_bytes()  # at once: another process may replace the file meanwhile
+        data = file.read_bytes()  # at once: another process may replace the file meanwhile
         tensors, size = load(data), int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    except FileNotFoundError:
-        raise InputError(f"There is no file {path}; check the name.") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged or no safetensors file ({error}).") from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged or no safetensors file ({error}).") from None
     known = metadata.pop(CHECKSUM, None)
     if known is not None and known != checksum(tensors, metadata):
-        raise InputError(f"{path} is damaged: its contents are not those of its checksum.")
+        raise InputError(f"{file} is damaged: its contents are not those of its checksum.")
     return tensors, metadata
 
 
@@ -70,18 +58,49 @@ def checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
     return sha.hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file."""
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    replace_file(path, lambda p: p.write_text(text, encoding="utf-8"))
+def write_json(path: AnyPath, value: Any) -> None:
+    """Write a JSON file. It has no NaN and no infinity: they become null, which pandas reads as NaN."""
+    text = json.dumps(without_nan(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # A path that is no UTF-8 has lone surrogates: \udcff in JSON, and from this handler.
+    replace_file(path, lambda p: p.write_bytes(text.encode("utf-8", "backslashreplace")))
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; :class:`InputError` if it is missing or damaged."""
+def without_nan(value: Any) -> Any:
+    """The same, with None for every float that is not finite."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json(path: AnyPath) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: it is missing, damaged or no JSON, which NaN and Infinity are not either.
+    """
+    file = there(path)
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"JSON has no {constant}")
+
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is missing, damaged or no JSON file ({error}).") from None
+        return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} is damaged or no JSON file ({error}).") from None
+
+
+def there(path: AnyPath) -> Path:
+    """The path of a file to read; :class:`InputError` if there is none, or a folder, a device or a pipe."""
+    file = Path(os.fsdecode(path))
+    try:
+        check_ordinary(file)
+        if file.exists():
+            return file
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({reason(error)}).") from None
+    raise InputError(f"There is no file {file}; check the name.")
 
 
 def same_run(a: Any, b: Any) -> bool:

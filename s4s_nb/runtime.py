@@ -1,16 +1,22 @@
 """How work is spread: batches over the threads of a CPU, shares over processes, and its progress shown."""
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import active_children, get_context, parent_process
+from threading import Thread
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from IPython.core.getipython import get_ipython
 from tqdm.auto import tqdm
+
+from s4s_nb.errors import InputError
 
 Part = TypeVar("Part")
 Done = TypeVar("Done")
@@ -69,6 +75,8 @@ def map_batches(
     Parts side by side have the numbers of one thread, however many there are. A single part runs on all
     threads of torch, and so may be rounded otherwise if it has fewer than 16 images: what has to have the
     same bits whatever else is made beside it runs under :func:`one_thread`.
+
+    After an error the parts that run are waited for. After an interrupt they are left to themselves.
     """
     threads = threads_for(device)
 
@@ -78,10 +86,15 @@ def map_batches(
     if min(threads, len(parts)) < 2:
         return listed(map(function, parts))
     work = in_the_modes_of_this_thread(function)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    waiting = True
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return listed(pool.map(work, parts))
+        return listed(in_order([pool.submit(work, part) for part in parts]))
+    except KeyboardInterrupt:
+        waiting = False
+        raise
     finally:
+        pool.shutdown(waiting, cancel_futures=True)
         torch.set_num_threads(threads)  # what the workers set is also the default of threads to come
 
 
@@ -94,6 +107,14 @@ def one_thread():
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def in_order(futures: Sequence[Future[Done]]) -> Iterator[Done]:
+    """The results, in waits of a second: Windows interrupts none that lasts."""
+    for future in futures:
+        while not future.done():
+            wait([future], timeout=1)
+        yield future.result()
 
 
 def in_the_modes_of_this_thread(function: Callable[[Part], Done]) -> Callable[[Part], Done]:
@@ -134,6 +155,66 @@ def full_float32():
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+# ---------------------------------------------------------------- processes, started here
+
+
+def in_processes(calls: Sequence[Callable[[], object]], jobs: int) -> None:
+    """Make the calls, ``jobs`` at a time, each in a process with its share of torch's threads.
+
+    An error or an interrupt ends the others at once, and none outlives this process, however it ends.
+
+    Raises:
+        InputError: the system killed one.
+    """
+    jobs, others = min(jobs, len(calls)), set(active_children())
+    pool = ProcessPoolExecutor(
+        jobs, get_context("spawn"), begin_work, (max(1, torch.get_num_threads() // jobs),)
+    )
+    try:
+        with interrupts_held_back():
+            parts = [pool.submit(call) for call in calls]
+        for _ in in_order(parts):
+            pass
+    except BaseException as error:
+        for process in set(active_children()) - others:
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise InputError(
+                "A process was killed, perhaps for want of memory; use fewer --jobs."
+            ) from None
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def interrupts_held_back():
+    """Let a Ctrl-C wait. Processes that are started within never hear one: their parent acts on it."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows, where begin_work alone makes them deaf
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin_work(threads: int) -> None:
+    """Make a process that works for another: so many threads, deaf to Ctrl-C, gone once the other is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Wait until the process that started this one has ended, killed or not, and end."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 # ---------------------------------------------------------------- processes, started by torchrun

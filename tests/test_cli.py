@@ -4,23 +4,27 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 
-from s4s_nb import cli
+from s4s_nb import __version__, cli
 from s4s_nb.classic import AS_USED, NAMES, ClassicName, make_solver
+from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate
 from s4s_nb.grids import GRIDS, GridName, karras
 from s4s_nb.learn.methods import METHODS, OPTIMISERS, MethodName, OptimiserName
 from s4s_nb.learn.starts import STARTS
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import NETWORKS, SETTINGS, NetworkName, load
-from s4s_nb.options import StudyName, check_device
+from s4s_nb.options import SettingName, StudyName, check_device, find_model
 from s4s_nb.solvers import Solver
 from s4s_nb.studies.settings import STUDIES
 from s4s_nb.studies.tour import tour
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -96,8 +100,27 @@ def read(path) -> dict:
     "arguments, sentence",
     [
         (["evaluate", "--model", "mnist"], "Unknown model 'mnist'; choose one of: fashion,"),
-        (["evaluate", "--solver", "dpm++"], "Unknown solver 'dpm++'; choose one of: euler"),
-        (["evaluate", "--solver", "euler", "--nfe", "0"], "at least one evaluation"),
+        (["evaluate", "--solver", "dpm++"], "Unknown solver 'dpm++'; choose one of: teacher,"),
+        (["evaluate", "--solver", "teacher", "--nfe", "5"], "teacher has 60 evaluations, not 5"),
+        (["sample", "--out", "a.png", "--solver", "nope"], ", s4s-alt, "),
+        (["sample", "--out", "a.jpg"], "written as .png"),
+        (["sample", "--out", "."], "is a folder; name a file"),
+        (["compare", "--out", "a.pdf"], "written as .png"),
+        (["compare", "--out", "a.png", "--json", "a.png"], "written twice"),
+        (["compare", "--solver", "nope", "--json", "a.json"], "Unknown solver 'nope'"),
+        (["bench", "--json", "/dev/null"], "name an ordinary file"),
+        (["models", "--json", "."], "is a folder; name a file"),
+        (["tour", "--out", "/dev/null"], "cannot be written"),
+        (["tour", "--json", "."], "is a folder; name a file"),
+        (["teacher", "--out", "p", "--pairs", "10001", "--seed", "99"], "A split holds a million noises"),
+        (["teacher", "--out", "/dev/null", "--pairs", "1"], "cannot be written"),
+        (["teacher", "--out", "p", "--pairs", "1", "--json", "p/manifest.json"], "written twice"),
+        (["study", "uniform", "--out", "."], "is a folder; name a file"),
+        (["study", "alt", "--nfe", "5", "--nfe", "1"], "takes two steps or more"),
+        (["train", "--model", "fashion", "--state", "."], "is a folder; name a file"),
+        (["learn", "--out", ".", "--samples", "4"], "is a folder; name a file"),
+        (["learn", "--out", "s.safetensors", "--json", "s.safetensors"], "written twice"),
+        (["learn", "--out", "s.safetensors", "--radius", "inf"], "A radius is a finite number"),
         (["evaluate", "--solver", "euler", "--samples", "100000"], "can be judged on 4 to 10,000"),
         (["evaluate", "--solver", "euler", "--samples", "3"], "can be judged on 4 to 10,000"),
         (["evaluate", "--solver", "gone.safetensors"], "There is no file gone.safetensors"),
@@ -105,7 +128,7 @@ def read(path) -> dict:
         (["compare", "--samples", "3"], "can be judged on 4 to 10,000"),
         (["compare", "--solver", "gone.safetensors"], "There is no file gone.safetensors"),
         (["compare", "--grid", "linear"], "Unknown grid 'linear'; choose one of: karras, logsnr"),
-        (["train", "--model", "fashion", "--dataset", "gone.npz"], "gone.npz is no .npz"),
+        (["train", "--model", "fashion", "--dataset", "gone.npz"], "no file gone.npz"),
         (["train", "--model", "faces", "--dataset", "gone.npy"], "data/faces.mjs draws it"),
         (["learn", "--out", "s.pt"], "has another ending"),
         (["learn", "--out", "s.safetensors", "--pairs", "1"], "2 to 10,000 pairs"),
@@ -145,6 +168,7 @@ LEARN = ("learn", "--out", "s.safetensors")
         (["evaluate", "--solver", "euler", "--grid", "linear"], "--grid", GRIDS),
         (["sample", "--out", "a.png", "--grid", "linear"], "--grid", GRIDS),
         (["tour", "--grid", "linear"], "--grid", GRIDS),
+        (["tour", "--model", "mnist"], "--model", SETTINGS),
         (["train", "--model", "mnist"], "--model", NETWORKS),
         (["teacher", "--out", "a", "--split", "test"], "--split", ["train", "validation"]),
         ([*LEARN, "--method", "s5"], "--method", METHODS),
@@ -167,10 +191,41 @@ def test_an_unknown_name_is_bad_usage_that_lists_the_choices(
     assert "Traceback" not in error
 
 
-def test_bad_usage_is_status_2(call):
-    assert call("evaluate", "--nfe", "many")[0] == 2
-    assert call("evaluate", "--seed", "100")[0] == 2
-    assert call("fly")[0] == 2
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fly"],
+        ["evaluate", "--nfe", "many"],
+        ["evaluate", "--nfe", "0"],
+        ["evaluate", "--seed", "100"],
+        ["sample", "--out", "a.png", "--count", "0"],
+        ["sample", "--out", "a.png", "--count", "10001"],
+        ["compare", "--nfe", "-1"],
+        ["teacher", "--out", "p", "--pairs", "-5"],
+        ["study", "uniform", "--nfe", "0"],
+        ["study", "uniform", "--jobs", "0"],
+        ["train", "--model", "fashion", "--seed", "-1"],
+        ["learn", "--out", "s.safetensors", "--seed", "-1"],
+        ["learn", "--out", "s.safetensors", "--nfe", "1001"],
+        ["learn", "--out", "s.safetensors", "--alternations", "0"],
+        ["learn", "--out", "s.safetensors", "--iterations", "0"],
+        ["learn", "--out", "s.safetensors", "--order", "0"],
+        ["learn", "--out", "s.safetensors", "--side", "4"],
+        ["learn", "--out", "s.safetensors", "--radius", "-0.1"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_is_status_2_and_leaves_nothing(call, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = call(*arguments)
+    assert status == 2 and "Traceback" not in error and not list(tmp_path.iterdir())
+
+
+def test_version_and_completion(call, monkeypatch):
+    assert call("--version")[:2] == (0, f"{__version__}\n")
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "bash"))
+    status, out, _ = call("--show-completion")
+    assert status == 0 and "complete" in out
 
 
 @pytest.mark.parametrize(
@@ -181,9 +236,10 @@ def test_bad_usage_is_status_2(call):
         (MethodName, METHODS),
         (NetworkName, NETWORKS),
         (OptimiserName, OPTIMISERS),
+        (SettingName, SETTINGS),
         (StudyName, STUDIES),
     ],
-    ids="classic grid method network optimiser study".split(),
+    ids="classic grid method network optimiser setting study".split(),
 )
 def test_the_names_that_may_be_chosen_are_those_that_there_are(name, known):
     assert get_args(name) == tuple(known)
@@ -290,10 +346,39 @@ def test_a_model_that_is_none_is_one_sentence(call, own, tmp_path, name, sentenc
     assert str(tmp_path) not in sys.path  # looked into for the while only
 
 
-def test_a_fault_of_somebodys_function_is_shown_as_it_is(own, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["s4s-nb", "evaluate", "--model", f"{own}:broken"])
-    with pytest.raises(RuntimeError, match="a fault of its own"):
-        cli.main()
+@pytest.mark.parametrize(
+    "source, sentence, line",
+    [
+        ("def model():\n    return 1 / 0", "own_fault:model raised ZeroDivisionError", "return 1 / 0"),
+        ("import gone_package", "own_fault:model raised ModuleNotFoundError", "import gone_package"),
+        ("1 / 0", "own_fault:model raised ZeroDivisionError", "1 / 0"),
+        ("def model(:", "own_fault:model raised SyntaxError", "def model(:"),
+        ("import sys\nsys.exit('no')", "own_fault:model raised SystemExit (no)", "sys.exit('no')"),
+        ("import sys\nsys.path.clear()\n1 / 0", "own_fault:model raised ZeroDivisionError", "1 / 0"),
+    ],
+)
+def test_a_fault_of_somebodys_own_code_is_a_sentence_below_its_traceback(
+    call, tmp_path, monkeypatch, source, sentence, line
+):
+    (tmp_path / "own_fault.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own_fault", raising=False)
+    status, _, error = call("evaluate", "--model", "own_fault:model")
+    *trace, last = error.splitlines()
+    assert status == 2 and last.startswith(f"s4s-nb: {sentence}")
+    assert trace[0] == "Traceback (most recent call last):" and any(line in one for one in trace)
+    assert str(ROOT / "s4s_nb") not in error, "no frame of the package"
+
+
+def test_an_own_model_keeps_its_device_and_side_unless_they_are_given(own, tmp_path):
+    with open(tmp_path / "own_models.py", "a") as file:
+        file.write("\n\ndef small():\n    return dataclasses.replace(vector(), side=64, device='cpu:0')")
+        file.write("\n\nimport dataclasses\n")
+    name = f"{own}:small"
+    assert (find_model(name).device, find_model(name).side) == ("cpu:0", 64)
+    assert (find_model(name, "cpu", 96).device, find_model(name, "cpu", 96).side) == ("cpu", 96)
+    assert (find_model("fashion").device, find_model("fashion").side) == ("cpu", 128)
 
 
 # ---------------------------------------------------------------- evaluate, sample, compare
@@ -320,18 +405,22 @@ def test_evaluate_and_sample(call, tmp_path):
 
 
 def test_a_solver_file_is_judged_on_its_own_grid_with_its_own_evaluations(call, tmp_path):
-    """Whatever --grid and --nfe say, which are for solvers by name."""
+    """Whatever --grid says, which is for solvers by name; another --nfe is refused."""
     file, row = tmp_path / "own.safetensors", tmp_path / "row.json"
     table = make_solver("dpmpp-2m", 3, load("fashion").grid("karras"))
     info = {"grid": "karras, moved", "method": "joint"}
     Solver("mine", table.sigmas, table.A, table.B, info=info).save(file)
     rows = []
-    for options in ([], ["--grid", "uniform", "--nfe", "7", "--lower-final"]):
+    for options in ([], ["--grid", "uniform", "--nfe", "3", "--lower-final"]):
         assert call("evaluate", "--solver", file, "--samples", "4", "--json", row, *options)[0] == 0
         rows.append(read(row))
         assert (rows[-1]["solver"], rows[-1]["kind"]) == ("mine", "learned")
         assert (rows[-1]["grid"], rows[-1]["nfe"]) == ("karras, moved", 3)
     assert rows[0]["lpips"] == rows[1]["lpips"]
+    for command in (["evaluate"], ["sample", "--out", tmp_path / "a.png"]):
+        status, _, error = call(*command, "--solver", file, "--nfe", "7")
+        assert status == 2 and "has 3 evaluations, not 7; leave --nfe out." in error
+    assert not (tmp_path / "a.png").exists()
     table.save(file)  # one without a record
     assert call("evaluate", "--solver", file, "--samples", "4", "--json", row, "--grid", "uniform")[0] == 0
     assert (read(row)["grid"], read(row)["kind"], read(row)["nfe"]) == ("own", "classical", 3)
@@ -406,8 +495,8 @@ def test_a_comparison_without_images_has_a_table_and_no_picture(call, own, tmp_p
     options = ["--model", f"{own}:vector", "--nfe", "3", "--samples", "4", "--grid", "karras"]
     status, out, error = call("compare", *options)
     assert status == 0 and "RMSE to teacher" in out and "LPIPS" not in out, error
-    status, again, error = call("compare", *options, "--out", tmp_path / "compared.png")
-    assert status == 2 and again.split()[:2] == out.split()[:2]
+    status, out, error = call("compare", *options, "--out", tmp_path / "compared.png")
+    assert status == 2 and out == "", "it is known before the work"
     assert error.splitlines()[-1].startswith("s4s-nb: There is no picture: the end states")
     assert not (tmp_path / "compared.png").exists()
 
@@ -442,6 +531,18 @@ def test_models(call, tmp_path):
         if card["guidance_scale"] is not None:
             assert card["class_accuracy"] >= 0.95
             assert card["class_accuracy"] >= card["class_accuracy_without_guidance"]
+
+
+def test_a_result_that_cannot_be_written_is_printed_all_the_same(call, tmp_path, monkeypatch):
+    """The disk is full by then."""
+
+    def full(*_):
+        raise InputError("models.json cannot be written (No space left on device).")
+
+    monkeypatch.setattr("s4s_nb.options.write_json", full)
+    status, out, error = call("models", "--json", tmp_path / "models.json")
+    assert status == 2 and all(name in out for name in SETTINGS)
+    assert error == "s4s-nb: models.json cannot be written (No space left on device).\n"
 
 
 def test_models_loads_no_network_unless_it_is_timed(call, tmp_path, monkeypatch):

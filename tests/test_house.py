@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "s4s_nb"
 READING_ORDER = (
     # what everything stands on
-    "errors files runtime",
+    "errors atomic files runtime",
     # solving
     "schedules denoisers mixtures solvers grids multistep single_step classic",
     # learning, and the distances to learn by
@@ -29,7 +29,7 @@ READING_ORDER = (
     "course.checks.diagnosis course.checks.notebook_* course.checks",
     "course.plots course.widgets course.notebook course.nbval_rules course.refresh",
     # what users call
-    "options cli __init__",
+    "options boundary __init__ making cli",
 )
 """Every module of the package; one may import those before it, at its top or within its functions."""
 LONGEST = 300

@@ -15,8 +15,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
 from s4s_nb.classic import make_solver
+from s4s_nb.course import nbval_rules, plots, refresh
 from s4s_nb.course import notebook as nb
-from s4s_nb.course import plots, refresh
 from s4s_nb.course.nbval_rules import tolerant
 from s4s_nb.course.refresh import NOTEBOOKS, student_edition
 from s4s_nb.errors import InputError
@@ -212,6 +212,8 @@ def test_a_looser_tolerance_of_a_cell():
 ALT = "One line that rises from zero to the value 0.5, drawn for a test"
 DRAW = 'from IPython.display import display\ndisplay({{"image/png": "", "text/plain": {!r}}}, raw=True)'
 
+SAY = 'from IPython.display import display\ndisplay({{"text/plain": {!r}}}, raw=True)'
+
 
 def stream(words: str) -> nbformat.NotebookNode:
     return new_output("stream", name="stdout", text=words)
@@ -228,6 +230,8 @@ def stream(words: str) -> nbformat.NotebookNode:
             new_output("display_data", {"text/plain": ALT.replace("0.5", "0.6")}),
             False,
         ),
+        (SAY.format(ALT), new_output("display_data", {"image/png": "x", "text/plain": ALT}), False),
+        (DRAW.format(ALT), new_output("display_data", {"text/plain": ALT}), False),
         ("raise ValueError", None, False),
         ("print('unforeseen')", None, False),
         ("import sys; print('a warning', file=sys.stderr)", None, True),
@@ -240,6 +244,26 @@ def test_a_changed_output_fails_and_the_rest_of_the_notebook_is_skipped(pytester
     rules = ["-p", "s4s_nb.course.nbval_rules", "--nbval", "--nbval-current-env"]
     outcome = {"passed": 2} if passes else {"failed": 1, "skipped": 1}
     pytester.runpytest_inprocess(*rules).assert_outcomes(**outcome)
+
+
+def test_the_cells_of_a_notebook_stay_in_one_process(pytester):
+    """Of pytest-xdist, with ``-n 2`` alone: each cell needs the one before."""
+    pytest.importorskip("xdist")
+    for name in "abc":
+        cells = [new_code_cell("k = 0", execution_count=1)]
+        for k in range(1, 6):
+            output = [stream(f"{k}\n")]
+            cells.append(new_code_cell("k += 1; print(k)", execution_count=k + 1, outputs=output))
+        nbformat.write(new_notebook(cells=cells), pytester.path / f"{name}.ipynb")
+    rules = ["-p", "s4s_nb.course.nbval_rules", "--nbval", "--nbval-current-env", "-n", "2"]
+    pytester.runpytest_subprocess(*rules).assert_outcomes(passed=18)
+
+
+def test_a_notebook_is_handed_out_as_a_whole_and_other_tests_one_by_one():
+    cells = [f"notebooks/01_a.ipynb::Cell {k}" for k in range(3)]
+    assert {nbval_rules.notebook_or_test(cell) for cell in cells} == {"notebooks/01_a.ipynb"}
+    tests = [f"tests/test_a.py::test_a[{k}.ipynb::x]" for k in range(3)]
+    assert [nbval_rules.notebook_or_test(test) for test in tests] == tests
 
 
 # ---------------------------------------------------------------- the helpers

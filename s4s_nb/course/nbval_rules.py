@@ -2,12 +2,17 @@
 
 nbval runs every cell and compares what it prints with what is stored, as strings. Here numbers are
 compared as numbers: text around them and integers exactly, floats to a relative 1e-3, or to what a
-tag such as ``tol-1e-1`` on the cell says. Pictures are compared by their alt text.
+tag such as ``tol-1e-1`` on the cell says. Pictures are compared by their number and their alt text.
+
+With pytest-xdist (``pytest -n 2``) the cells of a notebook stay in one process, in order.
 """
 
 import math
 import os
 import re
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -51,8 +56,37 @@ def is_cell(item: pytest.Item) -> bool:
     return type(item).__name__ == "IPyNbCell"
 
 
+def pictures(outputs: list) -> int:
+    """How many outputs have a picture."""
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def compare_with_pictures(item: Any, compare: Callable[..., bool], test: list, ref: list, *rest) -> bool:
+    """What nbval compares, which leaves pictures out, and whether there are as many of them."""
+    if pictures(test) == pictures(ref):
+        return compare(test, ref, *rest)
+    item.comparison_traceback = [f"{pictures(ref)} pictures are stored; the run had {pictures(test)}"]
+    return False
+
+
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["S4S_NB_STATIC"] = "1"  # widgets draw once, at their starts
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For ``-n`` alone, which hands out tests one by one: a notebook as a whole. Only xdist asks for it."""
+    if config.getoption("dist") != "load":
+        return None
+    scheduler = import_module("xdist.scheduler").LoadScopeScheduling(config, log)
+    scheduler._split_scope = notebook_or_test
+    return scheduler
+
+
+def notebook_or_test(nodeid: str) -> str:
+    """What one process takes: the notebook of a cell, or a single test."""
+    path, _, _ = nodeid.partition("::")
+    return path if path.endswith(".ipynb") else nodeid
 
 
 def pytest_itemcollected(item: Any) -> None:
@@ -60,6 +94,7 @@ def pytest_itemcollected(item: Any) -> None:
         return
     notebook: Any = item.parent
     notebook.skip_compare = {*notebook.skip_compare, "stderr", "text/html"}
+    item.compare_outputs = partial(compare_with_pictures, item, item.compare_outputs)
     item.output_timeout = 60  # nbval's own 5 s are too few for a busy machine
     tags = [t for t in item.cell.metadata.get("tags", []) if t.startswith("tol-")]
     item.sanitize = tolerant(float(tags[0].removeprefix("tol-")) if tags else TOLERANCE)

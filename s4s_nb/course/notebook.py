@@ -3,9 +3,9 @@
 import warnings
 
 from s4s_nb.course.checks import check
-from s4s_nb.course.plots import COLOURS, DASHES, MARKERS, heat_map, show, table_picture, use_style
+from s4s_nb.course.plots import MARKERS, heat_map, show, table_picture, use_style
 from s4s_nb.course.widgets import explore
-from s4s_nb.pictures import image_grid
+from s4s_nb.pictures import COLOURS, DASHES, image_grid
 
 __all__ = [
     "COLOURS",

@@ -7,38 +7,22 @@ import numpy as np
 import seaborn
 from IPython.display import display
 from matplotlib.figure import Figure
-from matplotlib.rcsetup import cycler
 from PIL import Image
 
 from s4s_nb.errors import InputError
+from s4s_nb.pictures import STYLE, in_style
 from s4s_nb.solvers import Solver
 
-# Okabe and Ito's colours, told apart by colour-blind readers; markers and dashes survive grey print.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A"]
+# Told apart in grey print, beside colours and dashes.
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3))]
 
 
 def use_style() -> None:
-    """Opaque white figures of one size and resolution, in the colours above."""
-    plt.rcParams.update(
-        {
-            "figure.dpi": 100,
-            "figure.figsize": (7.0, 4.0),
-            "figure.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "savefig.facecolor": "white",
-            "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.alpha": 0.25,
-            "font.size": 10,
-            "legend.frameon": False,
-        }
-    )
+    """Draw everything from here on in the style of the package's own pictures."""
+    plt.style.use(STYLE)
 
 
+@in_style()
 def show(figure: Figure, alt: str) -> None:
     """Display a figure with its alt text, which nbval compares, and close it.
 
@@ -58,6 +42,7 @@ def show(figure: Figure, alt: str) -> None:
     display(bundle, raw=True, metadata={"image/png": {"alt": alt}})
 
 
+@in_style()
 def table_picture(*solvers: Solver) -> Figure:
     """A above B for each solver, as heat maps around 0; rows are steps, columns the levels behind."""
     side = max(2.5, *(0.36 * solver.nfe for solver in solvers))

@@ -62,15 +62,18 @@ class Result:
         """A figure of the validation distance over the iterations, with a line where a turn begins."""
         import matplotlib.pyplot as plt
 
-        figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
+        from s4s_nb.pictures import in_style
+
         values = [value for _, _, value in self.history]
-        axis.semilogy(range(len(values)), values, "o-")
-        for index in range(1, len(values)):
-            if self.history[index][0] != self.history[index - 1][0]:
-                axis.axvline(index - 0.5, color="grey", linewidth=0.5)
-        axis.set_xlabel("validations, in order")
-        axis.set_ylabel("validation distance")
-        axis.set_title(f"{self.record['method']} from {self.record['start']}", fontsize=10)
+        with in_style():
+            figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
+            axis.semilogy(range(len(values)), values, "o-")
+            for index in range(1, len(values)):
+                if self.history[index][0] != self.history[index - 1][0]:
+                    axis.axvline(index - 0.5, color="grey", linewidth=0.5)
+            axis.set_xlabel("validations, in order")
+            axis.set_ylabel("validation distance")
+            axis.set_title(f"{self.record['method']} from {self.record['start']}", fontsize=10)
         return figure
 
 

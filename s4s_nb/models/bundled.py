@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from s4s_nb.classic import make_solver
+from s4s_nb.classic import NAMES, make_solver
 from s4s_nb.denoisers import ADAPTERS, Condition, Counted, Denoiser, clipped, guided
 from s4s_nb.errors import InputError, choose
 from s4s_nb.evaluate import Reference
@@ -280,4 +280,5 @@ def find_solver(model: Model, name: str, nfe: int, grid: str, lower_final: bool 
         raise InputError(
             f"{name} is bundled for {model.name} at NFE {nfes}, not at {nfe}; see s4s-nb learn."
         )
+    choose(dict.fromkeys(["teacher", *(method for method, _ in learned), *NAMES]), name, "solver")
     return make_solver(name, nfe, model.grid(grid), lower_final, model.schedule)

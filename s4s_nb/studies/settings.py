@@ -1,26 +1,25 @@
 """The studies: tables of results over settings, grids, families, NFE and optimisers, in data/results."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import cache, partial
 from inspect import signature
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
 import pandas as pd
-import torch
 
+from s4s_nb.atomic import check_writable
 from s4s_nb.classic import AS_USED
-from s4s_nb.errors import choose
+from s4s_nb.errors import InputError, choose
 from s4s_nb.evaluate import evaluate
 from s4s_nb.grids import GRIDS
 from s4s_nb.learn.starts import STARTS, best_start
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import SETTINGS, find_solver, load
 from s4s_nb.pairs import Pairs
+from s4s_nb.runtime import in_processes
 from s4s_nb.studies.ablations import ablations, optimisers, recipes_summary
 from s4s_nb.studies.sweep import (
     HOME_NFE,
@@ -240,17 +239,17 @@ def study(name: str, out: Path | None, jobs: int = 1, **options) -> str:
     cores. The cells are the same, but for what learning makes of rounding, and the seconds it took.
 
     Raises:
-        InputError: an unknown study or setting, or a table that was made with another budget.
+        InputError: an unknown study or setting, a file that cannot be written, or a table that was made
+            with another budget.
     """
     run, summary = choose(STUDIES, name, "study")
     out = out or Path("runs") / f"{name}.json"
-    settings = options.get("settings", signature(run).parameters["settings"].default)
+    settings = list(dict.fromkeys(options.get("settings", signature(run).parameters["settings"].default)))
     for one in settings:  # before hours of the others
         choose(SETTINGS, one, "model")
+    if name in ("alt", "seeds") and min(options.get("nfes", (HOME_NFE,))) < 2:
+        raise InputError(f"Study {name} learns levels, which takes two steps or more; leave NFE 1 out.")
+    check_writable(out)
     if jobs > 1 and len(settings) > 1:
-        threads = max(1, torch.get_num_threads() // jobs)
-        with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-            parts = [pool.submit(run, out, **options | {"settings": [one]}) for one in settings]
-            for part in parts:
-                part.result()
-    return summary(run(out, **options))
+        in_processes([partial(run, out, **options | {"settings": [one]}) for one in settings], jobs)
+    return summary(run(out, **options | {"settings": settings}))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from s4s_nb.atomic import check_writable
 from s4s_nb.classic import AS_USED, make_solver
 from s4s_nb.comparison import COLUMNS
 from s4s_nb.evaluate import side_by_side
@@ -55,7 +56,12 @@ def tour(
     samples: int = 500,
     device: str = "cpu",
 ) -> dict:
-    """Learn, compare, and write ``tour.png``, ``tour.json`` and the learned solvers to ``out``."""
+    """Learn, compare, and write ``tour.png``, ``tour.json`` and the learned solvers to ``out``.
+
+    Raises:
+        InputError: an unknown model or grid, or a folder that cannot be written to.
+    """
+    check_writable(*written(out))
     started = time.perf_counter()
     model = load(model_name, device, side=SIDE)
     learned, seconds = learn_for(model, nfe, grid, start, pairs)
@@ -87,6 +93,11 @@ def tour(
     write_json(out / "tour.json", result)
     save_figure(out / "tour.png", comparison.picture())
     return result
+
+
+def written(out: Path) -> list[Path]:
+    """The files that a tour writes."""
+    return [out / name for name in ("tour.json", "tour.png", "s4s.safetensors", "s4s-alt.safetensors")]
 
 
 def nearest(rows: pd.DataFrame, key: str) -> str:

@@ -1,8 +1,12 @@
 """Image sets that the bundled models are trained on: a local file, or fetched where they live."""
 
 import hashlib
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -11,8 +15,33 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from s4s_nb.errors import InputError
+from s4s_nb.files import there
 
-CACHE = Path.home() / ".cache" / "s4s_nb"
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    SyntaxError,
+    MemoryError,
+    OverflowError,
+    NotImplementedError,
+    BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise for files that are cut short, damaged or something else."""
+
+
+def cache() -> Path:
+    """Where fetched image sets are kept: ~/.cache/s4s_nb.
+
+    Raises:
+        InputError: this user has no home.
+    """
+    try:
+        return Path.home() / ".cache" / "s4s_nb"
+    except RuntimeError as error:
+        raise InputError(f"There is no folder to keep images in ({error}); give --dataset.") from None
 
 
 @dataclass(frozen=True)
@@ -35,17 +64,36 @@ def fashion_mnist(file: Path | None = None) -> ImageSet:
         InputError: the file is missing or not Fashion-MNIST.
     """
     if file is None:
-        from torchvision.datasets import FashionMNIST
-
-        parts = [FashionMNIST(str(CACHE), train=train, download=True) for train in (True, False)]
-        arrays = [array.numpy() for part in parts for array in (part.data, part.targets)]
+        file = cache()
+        arrays = fetched_fashion(file)
     else:
         names = ("train_images", "train_labels", "test_images", "test_labels")
         arrays = read_arrays(file, names, "Fashion-MNIST")
-    check_pixels(arrays[0], "train", file or CACHE, "Fashion-MNIST")
-    check_pixels(arrays[2], "test", file or CACHE, "Fashion-MNIST")
+    check_pixels(arrays[0], "train", file, "Fashion-MNIST")
+    check_pixels(arrays[2], "test", file, "Fashion-MNIST")
+    for part, labels in {"train": arrays[1], "test": arrays[3]}.items():
+        check_labels(labels, PIXELS[part].shape[0], file)
     pixels, labels = ([torch.from_numpy(a) for a in arrays[i::2]] for i in (0, 1))
     return ImageSet(pixels[0][:, None], labels[0].long(), pixels[1][:, None], labels[1].long())
+
+
+def fetched_fashion(folder: Path) -> list[np.ndarray]:
+    """Images and labels to train, then to test, fetched by torchvision unless they are there."""
+    from torchvision.datasets import FashionMNIST
+
+    try:
+        parts = [FashionMNIST(str(folder), train=train, download=True) for train in (True, False)]
+    except (*UNREADABLE, RuntimeError) as error:
+        raise InputError(
+            f"Fashion-MNIST can be neither fetched nor read in {folder} ({first_line(error)}); give a local"
+            " file by --dataset."
+        ) from None
+    return [array.numpy() for part in parts for array in (part.data, part.targets)]
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 FACE_STYLES = ("pixel art", "adventurer", "personas")
@@ -61,11 +109,11 @@ def faces(file: Path | None = None, side: int = 64) -> ImageSet:
     Raises:
         InputError: no file, or not these images.
     """
-    file = file or CACHE / "faces.npy"
+    file = file or cache() / "faces.npy"
     if not file.exists():
         raise InputError(f"There is no {file}; data/faces.mjs draws it, and says how in its first lines.")
     if file.suffix == ".npy":
-        pixels = np.load(file, allow_pickle=False)
+        pixels = read_array(file, "the faces", lambda: np.load(file, allow_pickle=False))
     else:
         (pixels,) = read_arrays(file, ("images",), "the faces")
     check_pixels(pixels, "faces", file, "the 12,000 faces")
@@ -79,26 +127,52 @@ def faces(file: Path | None = None, side: int = 64) -> ImageSet:
 
 
 def read_arrays(file: Path, names: tuple[str, ...], what: str) -> list[np.ndarray]:
-    """Named arrays of an .npz; :class:`InputError` if it is missing or lacks one."""
-    try:
+    """Named arrays of an .npz; :class:`InputError` if it is missing, damaged or lacks one."""
+
+    def read() -> list[np.ndarray]:
         with np.load(file, allow_pickle=False) as arrays:
             return [arrays[name] for name in names]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{file} is no .npz of {what} ({error}).") from None
+
+    return read_array(file, what, read)
 
 
-# sha256 of the canonical pixels, whichever file they came in.
-PIXELS_SHA256 = {
-    "train": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
-    "test": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
-    "faces": "1900ea1694a42c6a006ffb1bbd341a55beef2f5c588537e9b2a8a4eebafc5438",
+def read_array(file: Path, what: str, read: Callable[[], Any]) -> Any:
+    """What NumPy reads of a file; :class:`InputError` if it is missing or damaged."""
+    there(file)
+    try:
+        return read()
+    except (*UNREADABLE, TypeError, AttributeError) as error:  # the last two where it is no archive
+        raise InputError(f"{file} is damaged or no file of {what} ({first_line(error)}).") from None
+
+
+@dataclass(frozen=True)
+class Known:
+    """The canonical pixels, whichever file they come in."""
+
+    shape: tuple[int, ...]
+    sha256: str
+
+
+PIXELS = {
+    "train": Known((60_000, 28, 28), "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012"),
+    "test": Known((10_000, 28, 28), "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a"),
+    "faces": Known((12_000, 64, 64, 3), "1900ea1694a42c6a006ffb1bbd341a55beef2f5c588537e9b2a8a4eebafc5438"),
 }
 
 
 def check_pixels(pixels: np.ndarray, part: str, origin: Path, what: str) -> None:
     """:class:`InputError` unless the pixels are the ones that the bundled models were trained on."""
-    if hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest() != PIXELS_SHA256[part]:
+    known = PIXELS[part]
+    same = (pixels.shape, pixels.dtype) == (known.shape, np.uint8)
+    if not same or hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest() != known.sha256:
         raise InputError(
-            f"The images of {origin} are not those of {what} (their sha256 differs);"
+            f"The images of {origin} are not those of {what} (their shape or sha256 differs);"
             " delete the file and fetch it again."
         )
+
+
+def check_labels(labels: np.ndarray, count: int, origin: Path) -> None:
+    """:class:`InputError` unless there is a class of ten for every image."""
+    whole = labels.shape == (count,) and labels.dtype.kind in "iu"
+    if not whole or not ((labels >= 0) & (labels < 10)).all():
+        raise InputError(f"The labels of {origin} are not {count:,} numbers from 0 to 9; fetch it again.")
