@@ -49,7 +49,13 @@ SHARES = {"softmax": softmax_shares, "sticks": stick_shares}
 
 
 def moved_in(clock: Clock, sigmas: Tensor, by: Tensor) -> Tensor:
-    """Levels whose time in a clock is moved; by 0 they stay to the bit, whatever the clock rounds."""
+    """Levels whose time in a clock is moved; by 0 they stay to the bit, whatever the clock rounds.
+
+    Raises:
+        DivergedError: a move is no finite number, so that no clock could tell its level.
+    """
+    if not torch.isfinite(by).all():
+        raise DivergedError("Levels are moved by NaN or infinity: their parameters are no numbers.")
     time, level = clock
     tau = time(sigmas)
     return sigmas * (level(tau + by) / level(tau))
@@ -84,13 +90,17 @@ class Levels:
         way, divided = tau[-1] - tau[0], SHARES[self.kind]
         shares = tau.diff() / way
         by = way * (divided(shares, theta) - divided(shares, torch.zeros_like(theta)))
+        check_apart(torch.cat([tau[:1], tau[1:-1] + by, tau[-1:]]) / way)  # what no clock need be asked for
         inner = moved_in(self.clock, self.reference[1:-1], by)
         levels = torch.cat([self.reference[:1], inner, self.reference[-1:]])
-        if not (levels.diff() < 0).all():
-            raise DivergedError(
-                "Levels have run together, or are no numbers: their parameters are too large."
-            )
+        check_apart(-levels)
         return levels
+
+
+def check_apart(rising: Tensor) -> None:
+    """:class:`DivergedError` unless every number is larger than the one before it."""
+    if not (rising.diff() > 0).all():
+        raise DivergedError("Levels have run together, or are no numbers: their parameters are too large.")
 
 
 def decoupled(
