@@ -210,7 +210,7 @@ def sample_command(
 
     loaded = find_model(model, check_device(device))
     table = find_solver(loaded, solver, nfe, grid, lower_final)
-    save_samples(out, sample(loaded, table, count, seed))
+    save_samples(out, loaded.pictures(sample(loaded, table, count, seed)))
     typer.echo(f"{count} samples of {table.name} at {table.nfe} NFE are in {out}.")
 
 

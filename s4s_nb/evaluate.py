@@ -12,7 +12,7 @@ from torch import Tensor
 from s4s_nb.classic import AS_USED, make_solver
 from s4s_nb.comparison import Comparison
 from s4s_nb.denoisers import Counted
-from s4s_nb.distances import lpips_distance, rmse
+from s4s_nb.distances import check_numbers, lpips_distance, rmse
 from s4s_nb.errors import InputError
 from s4s_nb.frechet import (
     Features,
@@ -67,20 +67,22 @@ class Judged(Sampled, Protocol):
     @property
     def has_images(self) -> bool: ...
     def images(self, states: Tensor) -> Tensor: ...
+    def pictures(self, images: Tensor) -> Tensor: ...
     def teacher(self, refine: int = 1) -> Solver: ...
     def grid(self, name: str) -> Callable[[int], Grid]: ...
 
 
 @dataclass(frozen=True)
 class Target:
-    """The teacher's images of some noises, and their features where they are images."""
+    """The teacher's images of some noises, what LPIPS sees of them, and features where they are images."""
 
     images: Tensor
+    pictures: Tensor
 
     @cached_property
     def features(self) -> Features:
         """Features of all of them."""
-        return features(self.images)
+        return features(self.pictures)
 
 
 @lru_cache(maxsize=2)
@@ -88,8 +90,10 @@ def target_of(model: Judged, samples: int, seed: int) -> Target:
     """The teacher's images of the test noises of a seed: stored ones where there are any, else made."""
     stored = model.reference.teacher if model.reference else torch.zeros(0)
     if seed == 0 and samples <= len(stored):
-        return Target(stored[:samples].to(model.device))
-    return Target(sampled(model, model.teacher(), samples, seed, title="teacher")[0])
+        images = stored[:samples].to(model.device)
+    else:
+        images = sampled(model, model.teacher(), samples, seed, title="teacher")[0]
+    return Target(images, model.pictures(images))
 
 
 def sampled(
@@ -106,7 +110,8 @@ def sampled(
 
 
 def sample(model: Judged, solver: Solver, count: int = 16, seed: int = 0) -> Tensor:
-    """Images of the first ``count`` test noises of a seed, (count, c, h, w) in [−1, 1].
+    """Images of the first ``count`` test noises of a seed, (count, c, h, w) in [−1, 1]; of a model with a
+    ``picture``, its data, of which ``model.pictures`` makes such images.
 
     Example:
         >>> images = sample(model, make_solver("dpmpp-2m", 5, model.grid("karras")), count=16)
@@ -166,14 +171,15 @@ def distances_to(model: Judged, images: Tensor, target: Target) -> dict[str, Any
     row = {"samples": len(images), "rmse": float(rmse(images, target.images).mean())}
     if not model.has_images:
         return row
-    f, g = features(images), target.features
+    pictures, g = check_numbers(model.pictures(images)), target.features
+    f = features(pictures.clamp(-1, 1))  # a solver's may be out of range, and are judged all the same
 
     def to_teacher(chosen: Tensor) -> float:
         return frechet_distance(moments(f[chosen]), moments(g[chosen]))
 
     return {
         **row,
-        **lpips_of(images, target.images),
+        **lpips_of(pictures, target.pictures),
         **real_distances(f, model.reference),
         "fd_teacher": frechet_distance(moments(f), moments(g)),
         "fd_teacher_limit": extrapolated(to_teacher, len(images)),

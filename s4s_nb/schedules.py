@@ -64,7 +64,7 @@ def _times(t: Tensor, last: float = math.inf) -> Tensor:
     t = _precise(t)
     if not ((t >= 0) & (t <= last) & (t < math.inf)).all():
         to = f"from 0 to {last:g}" if last < math.inf else "from 0 on"
-        raise InputError(f"Times of this process run {to}; one of these does not lie there, or is NaN.")
+        raise InputError(f"Times of this process run {to}; one of these does not, or is NaN.")
     return t
 
 
@@ -203,8 +203,8 @@ class VPDiscrete(_VariancePreserving):
         falls = bar.ndim == 1 and len(bar) >= 2 and bar[0] < 1 and bar[-1] >= 0
         if not (falls and (bar.diff() < 0).all()):  # NaN does not fall
             raise InputError(
-                "alphas_cumprod must fall strictly, from below 1 down to at least 0, in two entries or more;"
-                " it is the running product of 1 − β."
+                "alphas_cumprod must fall strictly, from below 1 down to at least 0, in two entries or"
+                " more; it is the running product of 1 − β."
             )
         if len(bar) == 2 and bar[-1] == 0:
             raise InputError("alphas_cumprod needs two entries above 0.")

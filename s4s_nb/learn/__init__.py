@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from s4s_nb.distances import check_range
 from s4s_nb.errors import InputError, choose
 from s4s_nb.families import make_student
 from s4s_nb.files import read_json, same_run, write_json
@@ -77,7 +78,8 @@ def learn(
 
     Raises:
         InputError: an unknown name, too few or too many pairs, a single step where levels are to be
-            learned, a file name that is no .safetensors, or a folder that belongs to another run.
+            learned, a file name that is no .safetensors, a folder that belongs to another run, or images
+            of the teacher out of the range that LPIPS takes.
 
     Example:
         >>> result = learn(load("fashion"), nfe=5, out="five.safetensors")
@@ -100,6 +102,8 @@ def learn(
     work = file.with_suffix(".work") if file else None
     train = teacher_pairs(model, "train", count, seed, work, progress)
     validation = teacher_pairs(model, "validation", others, seed, work, progress)
+    if model.embedding is None and model.has_images:  # so it is learned by LPIPS
+        check_range(model.pictures(model.images(validation.targets)))
     problem = Problem(model.denoise, train, validation, model.embed, batch)
     start, grid = picked(model, problem, nfe, starts, grids, work)
     student = student_for(model, start, grid, nfe, order, consistent, lower_final)
