@@ -24,7 +24,7 @@ Embedding = Callable[[Tensor], Tensor]
 LPIPS_SIDE = 64  # AlexNet's strides leave nothing of images below 31 px; smaller ones are enlarged
 
 
-SMALLEST = 4
+SHORTEST = 4
 """Pixels a side of what is judged as an image."""
 FURTHEST, SLIGHT, SHARE = 4.0, 1.2, 0.05
 """Images in [−1, 1] have no number beyond ±4, and at most a twentieth of them beyond ±1.2: those of the
@@ -35,7 +35,7 @@ FAR = 1e6
 
 def are_images(x: Tensor) -> bool:
     """Whether both judges can take x by its shape: one or three channels, and no side too small."""
-    return x.ndim == 4 and x.shape[1] in (1, 3) and min(x.shape[2:]) >= SMALLEST
+    return x.ndim == 4 and x.shape[1] in (1, 3) and min(x.shape[2:]) >= SHORTEST
 
 
 def as_judged(x: Images) -> Images:
@@ -46,7 +46,7 @@ def as_judged(x: Images) -> Images:
     """
     if not are_images(x):
         raise InputError(
-            f"Judged are images (b, 1 or 3, h, w) of at least {SMALLEST} pixels a side;"
+            f"Judged are images (b, 1 or 3, h, w) of at least {SHORTEST} pixels a side;"
             f" got {tuple(x.shape)}."
         )
     if not x.is_floating_point():
