@@ -10,12 +10,13 @@ import typer
 from s4s_nb.classic import NAMES, ClassicName
 from s4s_nb.comparison import as_table
 from s4s_nb.errors import InputError
-from s4s_nb.evaluate import check_count, compare, evaluate, evaluate_teacher, sample
+from s4s_nb.evaluate import check_count, evaluate, evaluate_teacher, sample
 from s4s_nb.grids import GRIDS, GridName
 from s4s_nb.learn import learn
 from s4s_nb.learn.methods import OptimiserName
 from s4s_nb.models.bundled import NetworkName, find_solver
 from s4s_nb.models.cards import cards, listing
+from s4s_nb.opponents import compare
 from s4s_nb.options import (
     Device,
     GridOption,

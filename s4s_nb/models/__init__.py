@@ -136,10 +136,25 @@ class Model:
         seen = images if self.picture is None else self.picture(images)
         return lpips_distance(self.device, self.side).embed(seen)
 
-    def grid(self, name: str) -> Callable[[int], Grid]:
-        """The function (steps) → levels of a named grid over this model's range."""
-        clock = native_clock(self.schedule)
-        return lambda steps: make_grid(name, steps, self.sigma_max, self.sigma_min, clock)
+    def grid(self, name: str, end: float | None = None) -> Callable[[int], Grid]:
+        """The function (steps) → levels of a named grid over this model's range.
+
+        Args:
+            end: another last level than sigma_min, at which the teacher ends; the first is where the noise
+                lives.
+
+        Raises:
+            InputError: ``end`` is not between 0 and sigma_max.
+
+        Example:
+            >>> load("fashion").grid("logsnr", end=0.02)(5)
+        """
+        clock, last = native_clock(self.schedule), self.sigma_min if end is None else end
+        if not 0 < last < self.sigma_max:
+            raise InputError(
+                f"A grid ends at a level above 0 and below sigma_max = {self.sigma_max:g}; got {last:g}."
+            )
+        return lambda steps: make_grid(name, steps, self.sigma_max, last, clock)
 
     def teacher(self, refine: int = 1) -> Solver:
         """The many-step solver whose end points are the targets; with ``refine`` times the steps of the
