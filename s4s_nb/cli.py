@@ -19,6 +19,7 @@ from s4s_nb.models.cards import cards, listing
 from s4s_nb.opponents import compare
 from s4s_nb.options import (
     Device,
+    End,
     GridOption,
     Json,
     LowerFinal,
@@ -202,6 +203,7 @@ def sample_command(
     nfe: Nfe = 5,
     grid: GridOption = "logsnr",
     lower_final: LowerFinal = False,
+    end: End = None,
     count: Annotated[int, typer.Option(help="How many images.", min=1)] = 100,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -210,7 +212,7 @@ def sample_command(
     from s4s_nb.pictures import save_samples
 
     loaded = find_model(model, check_device(device))
-    table = find_solver(loaded, solver, nfe, grid, lower_final)
+    table = find_solver(loaded, solver, nfe, grid, lower_final, end)
     save_samples(out, loaded.pictures(sample(loaded, table, count, seed)))
     typer.echo(f"{count} samples of {table.name} at {table.nfe} NFE are in {out}.")
 
@@ -222,6 +224,7 @@ def evaluate_command(
     nfe: Nfe = 5,
     grid: GridOption = "logsnr",
     lower_final: LowerFinal = False,
+    end: End = None,
     samples: Annotated[int, typer.Option(help="How many test noises.")] = 500,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -234,7 +237,7 @@ def evaluate_command(
         names = {"solver": solver, "kind": "teacher", "grid": "own"}
         row = evaluate_teacher(loaded, samples, seed)
     else:
-        table = find_solver(loaded, solver, nfe, grid, lower_final)
+        table = find_solver(loaded, solver, nfe, grid, lower_final, end)
         kind = "learned" if "method" in table.info else "classical"
         where = grid if solver in NAMES else table.info.get("grid", "own")
         names = {"solver": table.name, "kind": kind, "grid": where}

@@ -97,6 +97,8 @@ GRIDS: dict[str, Callable[[int, float, float, Schedule], Grid]] = {
 
 
 END_FACTORS = (1.0, 3.0, 10.0, 30.0)
+TRIED = 20
+"""Validation noises on which last levels are compared."""
 LARGEST_END = 0.01
 """As a share of sigma_max, above which an image would show its noise."""
 

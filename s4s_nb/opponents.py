@@ -12,17 +12,15 @@ import torch
 from s4s_nb.classic import AS_USED, make_solver
 from s4s_nb.comparison import Comparison
 from s4s_nb.distances import lpips_distance, rmse
-from s4s_nb.errors import DivergedError
+from s4s_nb.errors import DivergedError, choose
 from s4s_nb.evaluate import Judged, Target, evaluate_teacher, judged, pairwise, target_of
-from s4s_nb.grids import GRIDS, last_levels
+from s4s_nb.grids import GRIDS, TRIED, last_levels
 from s4s_nb.pairs import Pairs, run
 from s4s_nb.runtime import bar
 from s4s_nb.solvers import Solver
 
 SHOWN = 10
 """Images a row of the picture."""
-TRIED = 20
-"""Validation noises on which last levels are compared."""
 
 
 @lru_cache(maxsize=2)
@@ -100,9 +98,14 @@ def compare(
         with the last level as ``end``, printed as a table, and ``picture()``, a figure of the first images
         where there are any.
 
+    Raises:
+        InputError: an unknown grid, or too few or too many samples.
+
     Example:
         >>> print(compare(model, nfe=5, solvers=[result.solver]))
     """
+    for grid in grids:  # before a bar of progress
+        choose(GRIDS, grid, "grid")
     total = len(grids) * len(AS_USED)
     chosen = bar(
         classical(model, nfe, grids, ends), total=total, desc="choosing last levels", mininterval=1

@@ -37,6 +37,9 @@ Side = Annotated[
 ]
 Nfe = Annotated[int, typer.Option(help="Evaluations of the denoiser, for a classic or a bundled solver.")]
 GridOption = Annotated[GridName, typer.Option("--grid", help="Where a classic solver steps.")]
+End = Annotated[
+    float | None, typer.Option(help="Last level of a classic solver's grid; the model's if left out.")
+]
 LowerFinal = Annotated[
     bool, typer.Option(help="Lower a classic solver's order at the end, as the tour does.")
 ]

@@ -148,7 +148,7 @@ def start_for(
     model: Model, nfe: int, pairs: tuple[Pairs, Pairs], grids: Sequence[str], budget: Budget
 ) -> tuple[str, str]:
     """The solver of :data:`STARTS` and the grid that a race on the pairs picks."""
-    return best_start(problem_of(model, pairs, budget), model.grid, nfe, model.schedule, grids)
+    return best_start(problem_of(model, pairs, budget), model.grid, nfe, model.schedule, grids)[:2]
 
 
 def classical_cells(model: Model, nfe: int, grids: Sequence[str], budget: Budget) -> Iterator[dict]:
