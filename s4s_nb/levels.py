@@ -100,7 +100,8 @@ class Levels:
         tau, end = time(self.reference), time(last)
         before, way = tau[-1] - tau[0], end - tau[0]
         shares = tau.diff() / before
-        by = way * divided(shares, theta) - before * divided(shares, torch.zeros_like(theta))
+        there, here = divided(shares, theta), divided(shares, torch.zeros_like(theta))
+        by = way * (there - here) + (way - before) * here
         check_apart(torch.cat([tau[:1], tau[1:-1] + by, end]) / way)  # what no clock need be asked for
         inner = moved_in(self.clock, self.reference[1:-1], by)
         levels = torch.cat([self.reference[:1], inner, last])
