@@ -9,7 +9,7 @@
 
 The modules below are for readers of the code, in this order: schedules, denoisers, mixtures, solvers,
 grids, multistep, single_step, classic; levels, student, families, pairs, store, learn; distances, frechet,
-comparison, evaluate; models, training, studies, course.
+comparison, evaluate, opponents; models, training, studies, course.
 """
 
 # ruff: noqa: E402, F401
@@ -25,7 +25,7 @@ from s4s_nb.classic import AS_USED, make_solver
 from s4s_nb.denoisers import Counted, black_box, clipped, from_data, from_noise, from_velocity, guided
 from s4s_nb.distances import lpips_distance, rmse
 from s4s_nb.errors import InputError
-from s4s_nb.evaluate import compare, evaluate, sample
+from s4s_nb.evaluate import evaluate, sample
 from s4s_nb.families import LinearMultistep, PredictorCorrector, SingleStep, make_student
 from s4s_nb.files import data_file, manifest, read_safetensors, sha256, write_json, write_safetensors
 from s4s_nb.frechet import features, frechet_distance, moments
@@ -59,6 +59,7 @@ from s4s_nb.multistep import (
     predictor_corrector,
     unipc_weights,
 )
+from s4s_nb.opponents import compare
 from s4s_nb.pairs import SEEDS, Pairs, run, seeded_noise
 from s4s_nb.runtime import map_batches
 from s4s_nb.schedules import VE, Flow, VPCosine, VPDiscrete, VPLinear

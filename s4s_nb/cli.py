@@ -14,15 +14,17 @@ from s4s_nb.boundary import Commands, prepare
 from s4s_nb.classic import NAMES, ClassicName
 from s4s_nb.comparison import as_table
 from s4s_nb.errors import InputError
-from s4s_nb.evaluate import check_count, compare, evaluate, evaluate_teacher, sample
+from s4s_nb.evaluate import check_count, evaluate, evaluate_teacher, sample
 from s4s_nb.grids import GRIDS, GridName
 from s4s_nb.learn import learn, solver_file
 from s4s_nb.learn.methods import OptimiserName
 from s4s_nb.making import making
 from s4s_nb.models.bundled import find_solver
 from s4s_nb.models.cards import cards, listing
+from s4s_nb.opponents import compare
 from s4s_nb.options import (
     Device,
+    End,
     GridOption,
     Json,
     LowerFinal,
@@ -35,6 +37,7 @@ from s4s_nb.options import (
     SettingName,
     Side,
     SolverName,
+    Transfer,
     check_device,
     find_model,
     one_solver,
@@ -168,8 +171,10 @@ def sample_command(
     nfe: NfeOfOne = None,
     grid: GridOption = "logsnr",
     lower_final: LowerFinal = False,
+    end: End = None,
     count: Annotated[int, typer.Option(help="How many images.", min=1, max=PER_SEED)] = 100,
     seed: Seed = 0,
+    transfer: Transfer = False,
     device: Device = None,
 ) -> None:
     """Write a picture of samples from the test noises, ten a row."""
@@ -178,10 +183,10 @@ def sample_command(
     file = picture_file(out)
     check_writable(file)
     loaded = find_model(model, device)
-    table = one_solver(loaded, solver, nfe, grid, lower_final)
+    table = one_solver(loaded, solver, nfe, grid, lower_final, end)
     if not loaded.has_images:
         raise InputError("There is no picture: the end states of this model are no images.")
-    save_samples(file, sample(loaded, table, count, seed))
+    save_samples(file, loaded.pictures(sample(loaded, table, count, seed, transfer)))
     tell(f"{count} samples of {table.name} at {table.nfe} NFE are in {file}.")
 
 
@@ -192,8 +197,10 @@ def evaluate_command(
     nfe: NfeOfOne = None,
     grid: GridOption = "logsnr",
     lower_final: LowerFinal = False,
+    end: End = None,
     samples: Samples = 500,
     seed: Seed = 0,
+    transfer: Transfer = False,
     device: Device = None,
     json: Json = None,
 ) -> None:
@@ -201,7 +208,7 @@ def evaluate_command(
     check_count(samples)
     check_writable(json)
     loaded = find_model(model, device)
-    table = one_solver(loaded, solver, nfe, grid, lower_final)
+    table = one_solver(loaded, solver, nfe, grid, lower_final, end)
     if solver == "teacher":
         names = {"solver": solver, "kind": "teacher", "grid": "own"}
         row = evaluate_teacher(loaded, samples, seed)
@@ -209,7 +216,7 @@ def evaluate_command(
         kind = "learned" if "method" in table.info else "classical"
         where = grid if solver in NAMES else table.info.get("grid", "own")
         names = {"solver": table.name, "kind": kind, "grid": where}
-        row = evaluate(loaded, table, samples, seed, title=table.name)
+        row = evaluate(loaded, table, samples, seed, table.name, transfer)
     row = {"model": model, **names, **row}
     tell(as_table([row]), json, row)
 
@@ -224,6 +231,7 @@ def compare_command(
     grid: Annotated[list[str] | None, typer.Option(help="Only this grid; may be repeated.")] = None,
     samples: Samples = 500,
     seed: Seed = 0,
+    transfer: Transfer = False,
     out: Annotated[Path | None, typer.Option(help="Also write the picture to this PNG.")] = None,
     device: Device = None,
     json: Json = None,
@@ -238,7 +246,7 @@ def compare_command(
     own = [find_solver(loaded, name, nfe, "karras") for name in solver or []]
     if file and not loaded.has_images:
         raise InputError("There is no picture: the end states of this model are no images.")
-    comparison = compare(loaded, nfe, own, grid or tuple(GRIDS), samples, seed)
+    comparison = compare(loaded, nfe, own, grid or tuple(GRIDS), samples, seed, transfer=transfer)
     tell(str(comparison), json, comparison.rows)
     if file:
         save_figure(file, comparison.picture())

@@ -11,6 +11,7 @@ from s4s_nb.errors import InputError
 COLUMNS = {
     "solver": "solver",
     "grid": "grid",
+    "end": "last level",
     "nfe": "NFE",
     "rmse": "RMSE to teacher",
     "lpips": "LPIPS to teacher",

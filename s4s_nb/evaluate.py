@@ -1,7 +1,7 @@
 """Quality of a solver, from held-out noise: against the teacher, and real images if there are any."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Protocol, runtime_checkable
@@ -9,10 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from s4s_nb.classic import AS_USED, make_solver
-from s4s_nb.comparison import Comparison
 from s4s_nb.denoisers import Counted, examined
-from s4s_nb.distances import lpips_distance, rmse
+from s4s_nb.distances import check_numbers, lpips_distance, rmse
 from s4s_nb.errors import InputError
 from s4s_nb.frechet import (
     Features,
@@ -23,9 +21,9 @@ from s4s_nb.frechet import (
     frechet_distance,
     moments,
 )
-from s4s_nb.grids import GRIDS, Grid
-from s4s_nb.pairs import PER_SEED, run
-from s4s_nb.runtime import bar, batch_size, map_batches, synchronize
+from s4s_nb.grids import Grid
+from s4s_nb.pairs import PER_SEED, Pairs, run
+from s4s_nb.runtime import batch_size, map_batches, synchronize
 from s4s_nb.schedules import Schedule
 from s4s_nb.solvers import Solver
 from s4s_nb.store import Sampled
@@ -72,20 +70,25 @@ class Judged(Sampled, Protocol):
     @property
     def has_images(self) -> bool: ...
     def images(self, states: Tensor) -> Tensor: ...
+    def pictures(self, images: Tensor) -> Tensor: ...
     def teacher(self, refine: int = 1) -> Solver: ...
-    def grid(self, name: str) -> Callable[[int], Grid]: ...
+    @property
+    def sigma_min(self) -> float: ...
+    def grid(self, name: str, end: float | None = None) -> Callable[[int], Grid]: ...
+    def pairs(self, split: str, count: int, first: int = 0, progress: bool = True) -> Pairs: ...
 
 
 @dataclass(frozen=True)
 class Target:
-    """The teacher's images of some noises, and their features where they are images."""
+    """The teacher's images of some noises, what LPIPS sees of them, and features where they are images."""
 
     images: Tensor
+    pictures: Tensor
 
     @cached_property
     def features(self) -> Features:
         """Features of all of them."""
-        return features(self.images)
+        return features(self.pictures)
 
 
 @lru_cache(maxsize=2)
@@ -93,8 +96,10 @@ def target_of(model: Judged, samples: int, seed: int) -> Target:
     """The teacher's images of the test noises of a seed: stored ones where there are any, else made."""
     stored = model.reference.teacher if model.reference else torch.zeros(0)
     if seed == 0 and samples <= len(stored):
-        return Target(stored[:samples].to(model.device))
-    return Target(sampled(model, model.teacher(), samples, seed, title="teacher").images)
+        images = stored[:samples].to(model.device)
+    else:
+        images = sampled(model, model.teacher(), samples, seed, title="teacher").images
+    return Target(images, model.pictures(images))
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,8 @@ def checked(model: Judged, solver: Any, transfer: bool) -> Solver:
 
 
 def sample(model: Judged, solver: Solver, count: int = 16, seed: int = 0, transfer: bool = False) -> Tensor:
-    """Images of the first ``count`` test noises of a seed, (count, c, h, w) in [−1, 1].
+    """Images of the first ``count`` test noises of a seed, (count, c, h, w) in [−1, 1]; of a model with a
+    ``picture``, its data, of which ``model.pictures`` makes such images.
 
     Args:
         transfer: whether the solver may have been learned for another model.
@@ -207,14 +213,15 @@ def distances_to(model: Judged, images: Tensor, target: Target) -> dict[str, Any
     row = {"samples": len(images), "rmse": float(rmse(images, target.images).mean())}
     if not model.has_images:
         return row
-    f, g = features(images), target.features
+    pictures, g = check_numbers(model.pictures(images)), target.features
+    f = features(pictures.clamp(-1, 1))  # a solver's may be out of range, and are judged all the same
 
     def to_teacher(chosen: Tensor) -> float:
         return frechet_distance(moments(f[chosen]), moments(g[chosen]))
 
     return {
         **row,
-        **lpips_of(images, target.images),
+        **lpips_of(pictures, target.pictures),
         **real_distances(f, model.reference),
         "fd_teacher": frechet_distance(moments(f), moments(g)),
         "fd_teacher_limit": extrapolated(to_teacher, len(images)),
@@ -257,64 +264,3 @@ def pairwise(distance: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor)
     size = batch_size(x.device)
     parts = list(zip(x.split(size), y.split(size), strict=True))
     return torch.cat(map_batches(lambda part: distance(*part), parts, x.device))
-
-
-# ---------------------------------------------------------------- beside the classical ones
-
-SHOWN = 10
-"""Images a row of the picture."""
-
-
-def compare(
-    model: Judged,
-    nfe: int = 5,
-    solvers: Sequence[Solver] = (),
-    grids: Sequence[str] = tuple(GRIDS),
-    samples: int = 500,
-    seed: int = 0,
-    transfer: bool = False,
-) -> Comparison:
-    """Classical solvers as they are used, on every grid, beside ``solvers`` and the teacher.
-
-    Args:
-        nfe: evaluations of the classical solvers; ``solvers`` keep their own.
-        solvers: learned ones, or any others.
-        grids: where the classical ones step.
-        samples, seed, transfer: as in :func:`evaluate`.
-
-    Returns:
-        A :class:`s4s_nb.comparison.Comparison`: ``rows`` as :func:`evaluate` gives them, printed as a
-        table, and ``picture()``, a figure of the first images where there are any.
-
-    Example:
-        >>> print(compare(model, nfe=5, solvers=[result.solver]))
-    """
-    classical = [
-        (
-            {"solver": label, "kind": "classical", "grid": grid},
-            make_solver(name, nfe, model.grid(grid), lower, model.schedule),
-        )
-        for grid in grids
-        for label, (name, lower) in AS_USED.items()
-    ]
-    learned = [
-        ({"solver": s.name, "kind": "learned", "grid": s.info.get("grid", "own")}, s)
-        for s in (checked(model, solver, transfer) for solver in solvers)
-    ]
-    return side_by_side(model, [*classical, *learned], samples, seed)
-
-
-def side_by_side(
-    model: Judged, solvers: Sequence[tuple[dict[str, str], Solver]], samples: int = 500, seed: int = 0
-) -> Comparison:
-    """Solvers with their names, and the teacher, judged on the same noises."""
-    rows, images = [], []
-    target_of(model, samples, seed)  # the teacher, with a bar of its own
-    for names, solver in bar(solvers, desc="comparing", mininterval=1):
-        row, pictures = judged(model, solver, samples, seed)
-        rows.append({"model": model.name, **names, **row})
-        images.append(pictures[:SHOWN])
-    names = {"model": model.name, "solver": "teacher", "kind": "teacher", "grid": "own"}
-    rows.append({**names, **evaluate_teacher(model, samples, seed)})
-    images.append(target_of(model, samples, seed).images[:SHOWN])
-    return Comparison(rows, images)

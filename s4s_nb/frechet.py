@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s4s_nb.distances import Images, as_colour
+from s4s_nb.distances import Images, as_colour, as_judged, check_range
+from s4s_nb.errors import InputError
 from s4s_nb.files import data_file, read_safetensors
 from s4s_nb.runtime import batch_size, map_batches
 
@@ -23,7 +24,8 @@ Moments = tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]
 class Extractor(torch.nn.Module):
     """256 features an image: EfficientNet-Lite0's 1280 pooled features under a fixed PCA.
 
-    Images in [−1, 1] are rounded to 8 bits as if saved, enlarged to 96 px (bilinear) and given as
+    Images in [−1, 1] are rounded to 8 bits as if saved, enlarged until the shorter side has 96 px
+    (bilinear) and given as
     (x − 127)/128 with x in 0 … 255. Network and PCA come from ``data/``; nothing is downloaded.
     """
 
@@ -39,7 +41,7 @@ class Extractor(torch.nn.Module):
 
     def pooled(self, x: Images) -> Float[Tensor, "b 1280"]:
         """The network's own features."""
-        pixels = ((x.float().clamp(-1, 1) + 1) * 127.5).round()
+        pixels = ((as_judged(x).clamp(-1, 1) + 1) * 127.5).round()
         return self.net((as_colour(pixels, FEATURE_SIDE) - 127) / 128)
 
     @torch.inference_mode()
@@ -62,7 +64,14 @@ def extractor(device: str = "cpu") -> Extractor:
 
 
 def features(x: Images) -> Float[Tensor, "b 256"]:
-    """Features of many images, as float64 on the CPU."""
+    """Features of many images, as float64 on the CPU.
+
+    Those of a solver that may have blown up are clamped to [−1, 1] first, as an image file would be.
+
+    Raises:
+        InputError: what is no image, or not in [−1, 1] (:func:`s4s_nb.distances.check_range`).
+    """
+    check_range(as_judged(x))
     parts = map_batches(extractor(str(x.device)), x.split(batch_size(x.device)), x.device)
     return torch.cat(parts).double().cpu()
 
@@ -76,7 +85,12 @@ def extrapolated(distance: Callable[[Tensor], float], count: int, draws: int = 4
 
     Args:
         distance: that of the samples with the given indices.
+
+    Raises:
+        InputError: fewer than four samples, of which a half has no covariance.
     """
+    if count < 4:
+        raise InputError(f"The limit of a Fréchet distance needs at least 4 samples; got {count}.")
     half, generator = count // 2, torch.Generator().manual_seed(0)
     orders = [torch.randperm(count, generator=generator) for _ in range(draws)]
     halves = [distance(part) for order in orders for part in (order[:half], order[-half:])]
@@ -85,7 +99,15 @@ def extrapolated(distance: Callable[[Tensor], float], count: int, draws: int = 4
 
 
 def moments(f: Features) -> Moments:
-    """Mean and covariance."""
+    """Mean and covariance.
+
+    Raises:
+        InputError: fewer than two samples, or features that are no numbers.
+    """
+    if f.ndim != 2 or len(f) < 2:
+        raise InputError(f"Moments need the features (n, d) of at least two samples; got {tuple(f.shape)}.")
+    if not torch.isfinite(f).all():
+        raise InputError("Features hold NaN or infinity; check the images that they are of.")
     return f.mean(0), torch.cov(f.T)
 
 
@@ -94,8 +116,17 @@ def frechet_distance(p: Moments, q: Moments) -> float:
 
     tr (Σ_p Σ_q)^½ is the sum of the roots of the eigenvalues of Σ_p^½ Σ_q Σ_p^½, which is
     symmetric: no root of a non-symmetric matrix, no imaginary parts to drop.
+
+    Raises:
+        InputError: moments of unequal dimensions, or that are no numbers.
     """
     (mu_p, cov_p), (mu_q, cov_q) = p, q
+    if cov_p.shape != cov_q.shape:
+        raise InputError(
+            f"A Fréchet distance is of features of one kind; got {len(mu_p)} and {len(mu_q)} dimensions."
+        )
+    if not all(torch.isfinite(t).all() for t in (*p, *q)):
+        raise InputError("Moments of a Fréchet distance hold NaN or infinity; check the features.")
     values, vectors = torch.linalg.eigh(cov_p)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ cov_q @ root).clamp(min=0).sqrt().sum()
@@ -109,6 +140,8 @@ def bootstrap_error(f: Features, target: Moments, resamples: int = 20, seed: int
     """
     generator = torch.Generator().manual_seed(seed)
     n = len(f)
+    if n < 2:
+        raise InputError(f"An error by resampling needs at least 2 samples; got {n}.")
     draws = [torch.randint(n, (n,), generator=generator) for _ in range(resamples)]
     values = [frechet_distance(moments(f[i]), target) for i in draws]
     return float(torch.tensor(values).std())

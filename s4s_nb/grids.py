@@ -1,4 +1,8 @@
-"""Grids: where a solver steps. Each function returns N+1 strictly falling levels, float64."""
+"""Grids: where a solver steps. Each function returns N+1 strictly falling levels, float64.
+
+The last level belongs to the grid: a solver of few steps ends nearer to the teacher's image at a level well
+above the one at which the teacher ends, with the little noise that it then leaves.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -90,6 +94,19 @@ GRIDS: dict[str, Callable[[int, float, float, Schedule], Grid]] = {
     "uniform": uniform_t,
     "quadratic": quadratic_t,
 }
+
+
+END_FACTORS = (1.0, 3.0, 10.0, 30.0)
+TRIED = 20
+"""Validation noises on which last levels are compared."""
+LARGEST_END = 0.01
+"""As a share of sigma_max, above which an image would show its noise."""
+
+
+def last_levels(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
+    """Last levels worth a try for a few steps: sigma_min, and a few half decades above it."""
+    tried = (factor * sigma_min for factor in END_FACTORS[1:])
+    return (sigma_min, *(end for end in tried if end <= LARGEST_END * sigma_max))
 
 
 def make_grid(name: str, steps: int, sigma_max: float, sigma_min: float, schedule: Schedule) -> Grid:

@@ -6,8 +6,10 @@ of N steps divides the way from τ_0 to τ_N, whose ends are exact, by N − 1 f
     softmax   u = softmax(log u° + (θ, 0)),       τ_i = τ_0 + (τ_N − τ_0) Σ_{k≤i} u_k     (LD3, DSS)
     sticks    p_j = sigmoid(logit p°_j + θ_j),    τ_i = τ_N + (τ_0 − τ_N) Π_{j≤i} p_j     (GS, eq. 14)
 
-with u° or p° the shares of a reference grid, which is θ = 0. The model may be asked at levels beside
-those of the steps ("decoupled", LD3): ξ_j moves one in the clock by at most a part w of the smallest gap g,
+with u° or p° the shares of a reference grid, which is θ = 0. The last level may move as well, by one more
+number: σ_N = σ_N° e^θ_N, and the way that is divided is the one to there. The model may be asked at levels
+beside those of the steps ("decoupled", LD3): ξ_j moves one in the clock by at most a part w of the smallest
+gap g,
 
     τ(s_j) = τ_j + w g tanh ξ_j,      s_0 = σ_0,
 
@@ -49,7 +51,13 @@ SHARES = {"softmax": softmax_shares, "sticks": stick_shares}
 
 
 def moved_in(clock: Clock, sigmas: Tensor, by: Tensor) -> Tensor:
-    """Levels whose time in a clock is moved; by 0 they stay to the bit, whatever the clock rounds."""
+    """Levels whose time in a clock is moved; by 0 they stay to the bit, whatever the clock rounds.
+
+    Raises:
+        DivergedError: a move is no finite number, so that no clock could tell its level.
+    """
+    if not torch.isfinite(by).all():
+        raise DivergedError("Levels are moved by NaN or infinity: their parameters are no numbers.")
     time, level = clock
     tau = time(sigmas)
     return sigmas * (level(tau + by) / level(tau))
@@ -57,40 +65,54 @@ def moved_in(clock: Clock, sigmas: Tensor, by: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """θ (N − 1,) → N + 1 levels, differentiable; θ = 0 is the reference grid, to the bit.
+    """θ (N − 1,), or (N,) with a free end, → N + 1 levels, differentiable; θ = 0 is the reference grid, to
+    the bit.
 
     Raises:
-        InputError: an unknown kind, or a reference that the clock takes to infinity.
+        InputError: an unknown kind, a reference that the clock takes to infinity, or a free end at 0.
         DivergedError: when called with θ so far out that two levels are the same number.
     """
 
     reference: Grid
     clock: Clock = LOG
     kind: str = "softmax"
+    free_end: bool = False
 
     def __post_init__(self):
         choose(SHARES, self.kind, "kind of grid parameters")
         if not torch.isfinite(self.clock[0](check_grid(self.reference))).all():
             raise InputError("This clock takes a level of the grid to infinity; choose another clock.")
+        if self.free_end and self.reference[-1] == 0:
+            raise InputError("A last level of 0 does not move; end the grid above 0, or hold its end.")
 
     @property
     def size(self) -> int:
         """How many parameters."""
-        return len(self.reference) - 2
+        return len(self.reference) - 2 + self.free_end
 
     def __call__(self, theta: Float[Tensor, " m"]) -> Grid:
         """The levels."""
-        tau = self.clock[0](self.reference)
-        way, divided = tau[-1] - tau[0], SHARES[self.kind]
-        shares = tau.diff() / way
-        by = way * (divided(shares, theta) - divided(shares, torch.zeros_like(theta)))
+        last = self.reference[-1:]
+        if self.free_end:
+            theta, last = theta[:-1], last * theta[-1:].exp()
+            check_apart(-torch.cat([self.reference[:1], last, torch.zeros_like(last)]))
+        time, divided = self.clock[0], SHARES[self.kind]
+        tau, end = time(self.reference), time(last)
+        before, way = tau[-1] - tau[0], end - tau[0]
+        shares = tau.diff() / before
+        there, here = divided(shares, theta), divided(shares, torch.zeros_like(theta))
+        by = way * (there - here) + (way - before) * here
+        check_apart(torch.cat([tau[:1], tau[1:-1] + by, end]) / way)  # what no clock need be asked for
         inner = moved_in(self.clock, self.reference[1:-1], by)
-        levels = torch.cat([self.reference[:1], inner, self.reference[-1:]])
-        if not (levels.diff() < 0).all():
-            raise DivergedError(
-                "Levels have run together, or are no numbers: their parameters are too large."
-            )
+        levels = torch.cat([self.reference[:1], inner, last])
+        check_apart(-levels)
         return levels
+
+
+def check_apart(rising: Tensor) -> None:
+    """:class:`DivergedError` unless every number is larger than the one before it."""
+    if not (rising.diff() > 0).all():
+        raise DivergedError("Levels have run together, or are no numbers: their parameters are too large.")
 
 
 def decoupled(

@@ -34,7 +34,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from s4s_nb.errors import InputError, choose
+from s4s_nb.errors import DivergedError, InputError, choose
 from s4s_nb.grids import Grid, check_grid
 from s4s_nb.solvers import Solver
 
@@ -225,6 +225,8 @@ def unipc_weights(
     if order not in (1, 2, 3):
         raise InputError(f"UniPC has orders 1, 2 and 3 here; got {order}.")
     lam = -sigmas.log()
+    if not (lam.diff() > 0).all():  # the equations for its weights are then singular
+        raise DivergedError("Two levels have the same logarithm, in which UniPC steps: move them apart.")
     per_step = orders(sigmas, order, lower_final, data_form=True)
     predictor, corrector = [], []
     for i, k in enumerate(per_step):

@@ -66,10 +66,16 @@ NfeOfOne = Annotated[
     ),
 ]
 GridOption = Annotated[GridName, typer.Option("--grid", help="Where a classic solver steps.")]
+End = Annotated[
+    float | None, typer.Option(help="Last level of a classic solver's grid; the model's if left out.")
+]
 LowerFinal = Annotated[
     bool, typer.Option(help="Lower a classic solver's order at the end, as the tour does.")
 ]
 Samples = Annotated[int, typer.Option(help="How many test noises.")]
+Transfer = Annotated[
+    bool, typer.Option("--transfer", help="Take a solver that was learned for another model.")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
 
 
@@ -152,9 +158,11 @@ def check_device(device: str | None) -> str:
 # ---------------------------------------------------------------- solvers, noises, results
 
 
-def one_solver(model: Model, name: str, nfe: int | None, grid: str, lower_final: bool) -> Solver:
+def one_solver(
+    model: Model, name: str, nfe: int | None, grid: str, lower_final: bool, end: float | None
+) -> Solver:
     """A solver by name; :class:`InputError` where a file or a teacher has another NFE than asked for."""
-    solver = find_solver(model, name, nfe or 5, grid, lower_final)
+    solver = find_solver(model, name, nfe or 5, grid, lower_final, end)
     if nfe not in (None, solver.nfe):
         raise InputError(f"{name} has {solver.nfe} evaluations, not {nfe}; leave --nfe out.")
     return solver

@@ -39,6 +39,7 @@ class Student(nn.Module):
         nfe: evaluations.
         clock, kind: of :class:`s4s_nb.levels.Levels`. A grid that the clock takes to infinity (log σ, one
             that ends at 0) stays as it is: the student then has no levels and no offsets.
+        free_end: whether the last of the levels moves too, by the last of their parameters.
         width: w, bound of the offsets as a part of the smallest gap; 0 for none.
         schedule, held: what a model level means; see :func:`s4s_nb.levels.decoupled`.
     """
@@ -56,14 +57,15 @@ class Student(nn.Module):
         width: float = 0.5,
         schedule: Schedule | None = None,
         held: str = "data",
+        free_end: bool = False,
     ):
         super().__init__()
         self.start, self.sigmas, self.nfe, self.width = start, sigmas, nfe, width
         self.clock, self.schedule, self.held = clock, schedule, held
         moving = bool(torch.isfinite(clock[0](sigmas)).all())
-        self.grid = Levels(sigmas, clock, kind) if moving else None
+        self.grid = Levels(sigmas, clock, kind, free_end) if moving else None
         self.coefficients = zeros(size)
-        self.levels = zeros(len(sigmas) - 2 if moving else 0)
+        self.levels = zeros(self.grid.size if self.grid else 0)
         self.offsets = zeros(nfe - 1 if moving and width else 0)
 
     def on(self, sigmas: Grid) -> Solver:

@@ -59,7 +59,8 @@ def gaussian():
     def denoise(x, sigma):
         return mixture(x.flatten(1).double(), sigma).reshape(x.shape).to(x.dtype)
 
-    model = s4s.Model(denoise, shape=(1, 16, 16), sigma_max=20.0, sigma_min=0.01, name="gaussian")
+    levels = {"sigma_max": 20.0, "sigma_min": 0.01}
+    model = s4s.Model(denoise, shape=(1, 16, 16), name="gaussian", picture=torch.tanh, **levels)
     model.teacher_solver = s4s.make_solver("unipc-3-bh2", 12, model.grid("karras"))
     return model
 

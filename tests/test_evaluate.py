@@ -9,11 +9,12 @@ from s4s_nb.classic import AS_USED, make_solver
 from s4s_nb.comparison import Comparison, as_table, label_of
 from s4s_nb.distances import lpips_distance, rmse
 from s4s_nb.errors import InputError
-from s4s_nb.evaluate import compare, evaluate, evaluate_teacher, judged, sample, target_of
+from s4s_nb.evaluate import evaluate, evaluate_teacher, judged, sample, target_of
 from s4s_nb.files import data_file
 from s4s_nb.frechet import extractor, extrapolated, features, frechet_distance, moments
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import load, reference
+from s4s_nb.opponents import compare
 from s4s_nb.pairs import run, seeded_noise
 from tests.problems import MIXTURE
 
@@ -162,7 +163,8 @@ def test_solvers_stand_beside_the_classical_ones_and_the_teacher(model):
     names = [(row["grid"], row["solver"], row["kind"]) for row in comparison.rows]
     classical = [(grid, label, "classical") for grid in ("uniform", "karras") for label in AS_USED]
     assert names == [*classical, ("own", "dpm-2s", "learned"), ("own", "teacher", "teacher")]
-    euler = evaluate(model, make_solver("euler", 3, model.grid("uniform")), 20)
+    end = comparison.rows[0]["end"]
+    euler = evaluate(model, make_solver("euler", 3, model.grid("uniform", end)), 20)
     assert comparison.rows[0]["rmse"] == euler["rmse"]
     assert [len(images) for images in comparison.images] == [10] * 14
     assert str(comparison) == as_table(comparison.rows)

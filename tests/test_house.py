@@ -19,7 +19,7 @@ READING_ORDER = (
     "learn.tangents learn.problem learn.gradients learn.gauss_newton learn.bfgs learn.relaxed learn.adam"
     " learn.ld3 learn.methods learn.resume learn.loop learn.starts learn",
     # judging
-    "comparison evaluate",
+    "comparison evaluate opponents",
     # models
     "models.unet models.dit models.classifier models.autoencoder models models.bundled models.cards",
     # where the bundled files come from, and the tables of results

@@ -113,7 +113,7 @@ def test_the_gradient_of_least_squares_is_that_of_backpropagation(name, derivati
 @pytest.mark.parametrize("side", [64, 128])
 def test_the_distance_is_that_of_its_embedding_at_its_side(name, side):
     model = load(name, side=side)
-    x, y = torch.randn(2, 2, *model.shape, generator=torch.Generator().manual_seed(0)).unbind()
+    x, y = (0.5 * torch.randn(2, 2, *model.shape, generator=torch.Generator().manual_seed(0))).unbind()
     enlarged = [F.interpolate(model.decode(z), size=(side, side), mode="bilinear") for z in (x, y)]
     apart = (model.embed(x) - model.embed(y)).square().sum(1)
     assert apart.allclose(lpips_distance()(*enlarged), rtol=1e-4)

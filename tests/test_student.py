@@ -1,8 +1,10 @@
 """Students: a classic solver to the bit at zero, gradients of every part, and moves that stay."""
 
+import math
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4s_nb.classic import MULTISTEP, UNIPC, make_solver
@@ -14,7 +16,7 @@ from s4s_nb.schedules import Flow, VPCosine, VPLinear
 from s4s_nb.single_step import LADDERS
 from s4s_nb.solvers import solve
 from s4s_nb.student import PARTS
-from tests.problems import F64, noise, same_bits, student, to_zero
+from tests.problems import F64, TABLE, noise, same_bits, student, to_zero
 
 VP = VPLinear()
 CLOCKS = {
@@ -25,6 +27,7 @@ CLOCKS = {
     "flow": (Flow().time, Flow().level),
 }
 RANGES = {"VE": (80.0, 0.002, VP), "flow": (1000.0, 0.005, Flow())}  # those of bundled models
+A_START_OF_EACH = ["ipndm-3", "dpmpp-3m", "deis-3", "unipc-3-bh2", "heun", "dpm-2s", "dpm-3s"]
 STARTS = [*(name for name in MULTISTEP if name not in ("ab4", "ipndm-4")), *UNIPC, *LADDERS]
 
 
@@ -147,6 +150,47 @@ def test_gradients_through_schedule_coefficients_and_network_time(start, held):
         step[k] = 1e-6
         slope = (loss(p.detach() + step) - loss(p.detach() - step)) / 2e-6
         assert slope == pytest.approx(float(gradient[k]), rel=1e-5, abs=1e-5 * float(gradient.abs().max()))
+
+
+@given(
+    st.sampled_from(A_START_OF_EACH),
+    st.sampled_from(list(CLOCKS)),
+    st.sampled_from(list(SHARES)),
+    st.lists(st.sampled_from([0.0, 8.0, -8.0, 36.0, -37.0, 1e3, -1e3, math.inf, math.nan]), min_size=3),
+)
+@settings(max_examples=60)
+def test_extreme_parameters_give_a_finite_table_or_count_as_blown_up(start, clock, kind, extremes):
+    """Guards learners, which take nothing but a blown-up solver for an infinite distance."""
+    here = student(start, 5, clock=CLOCKS[clock], kind=kind, schedule=VP)
+    size = sum(here.sizes())
+    by = torch.tensor((extremes * size)[:size], dtype=F64)
+    try:
+        table = here.moved(by, PARTS)
+    except DivergedError:
+        return
+    assert all(torch.isfinite(getattr(table, key)).all() for key in TABLE)
+    assert (table.sigmas.diff() <= 0).all() and (table.model_sigmas > 0).all()
+
+
+@pytest.mark.parametrize("start", ["unipc-3-bh2", "unipc-2-bh1", "dpmpp-3m", "deis-3"])
+@pytest.mark.parametrize("gap", [1e-16, 2e-16])
+def test_levels_with_one_logarithm_count_as_blown_up_or_are_told_apart(start, gap):
+    levels = grid_of("logsnr")(6)
+    levels[1] = levels[0] * (1 - gap)
+    try:
+        table = make_solver(start, 6, lambda n: levels)
+    except (DivergedError, InputError) as error:
+        assert isinstance(error, DivergedError) or levels[1] == levels[0]
+    else:
+        assert torch.isfinite(table.B).all()
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize("part", ["levels", "offsets"])
+def test_levels_that_are_no_numbers_count_as_blown_up_in_every_clock(clock, part):
+    here = student("dpmpp-3m", 5, clock=CLOCKS[clock], schedule=VP)
+    with pytest.raises(DivergedError):
+        here.moved(torch.full((4,), math.nan, dtype=F64), (part,))
 
 
 def test_levels_that_run_together_count_as_blown_up():

@@ -7,18 +7,21 @@ loop        the one loop in which they run: resume, best on validation, record
 starts      where to start from
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from s4s_nb.distances import check_range
 from s4s_nb.errors import InputError, choose
 from s4s_nb.families import make_student
 from s4s_nb.files import read_json, same_run, write_json
-from s4s_nb.grids import GRIDS
+from s4s_nb.grids import GRIDS, last_levels
 from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.methods import METHODS
 from s4s_nb.learn.problem import Problem
-from s4s_nb.learn.starts import STARTS, best_start
+from s4s_nb.learn.starts import STARTS, Start, best_start
 from s4s_nb.pairs import PER_SEED, Pairs
 from s4s_nb.store import PairStore
 from s4s_nb.student import Student
@@ -36,6 +39,7 @@ def learn(
     *,
     start: str | None = None,
     grid: str | None = None,
+    end: float | Literal["race", "learn"] | None = None,
     order: int = 3,
     consistent: bool = False,
     lower_final: bool | None = None,
@@ -58,6 +62,9 @@ def learn(
         method: s4s moves the coefficients, ld3 the levels, joint all at once, s4s-alt the two in turns;
             see :mod:`s4s_nb.learn.methods`.
         start, grid: the classic solver and the grid to start from; a short race picks what is left out.
+        end: the last level of the grid; the model's sigma_min if left out. "race" has it picked with start
+            and grid from :func:`s4s_nb.grids.last_levels`, "learn" lets it move on from there, as the other
+            levels do.
         order: how many past outputs a step may mix.
         consistent: keep the weights of a step at a sum of 1.
         lower_final: start from the classic solver with its order lowered at the end; as it is used, if
@@ -78,7 +85,8 @@ def learn(
 
     Raises:
         InputError: an unknown name, too few or too many pairs, a single step where levels are to be
-            learned, a file name that is no .safetensors, or a folder that belongs to another run.
+            learned, a file name that is no .safetensors, a folder that belongs to another run, or images
+            of the teacher out of the range that LPIPS takes.
 
     Example:
         >>> result = learn(load("fashion"), nfe=5, out="five.safetensors")
@@ -95,15 +103,30 @@ def learn(
         choose(GRIDS, grid, "grid")
     file = solver_file(out)
     starts, grids = [start] if start else list(STARTS), [grid] if grid else list(GRIDS)
+    ends = (end,)
+    if isinstance(end, str):
+        choose({"race": 0, "learn": 0}, end, "way to choose a last level")
+        ends = last_levels(model.sigma_max, model.sigma_min)
+    built = partial(
+        student_for,
+        model,
+        nfe=nfe,
+        order=order,
+        consistent=consistent,
+        lower_final=lower_final,
+        free_end=end == "learn",
+    )
     tool = recipe.tool(options.get("optimiser"), options.get("radius"))  # before minutes of the teacher
     for each in starts:
-        recipe.plan(student_for(model, each, grids[0], nfe, order, consistent, lower_final))
+        recipe.plan(built(start=each, grid=grids[0], end=ends[0]))
     work = file.with_suffix(".work") if file else None
     train = teacher_pairs(model, "train", count, seed, work, progress)
     validation = teacher_pairs(model, "validation", others, seed, work, progress)
+    if model.embedding is None and model.has_images:  # so it is learned by LPIPS
+        check_range(model.pictures(model.images(validation.targets)))
     problem = Problem(model.denoise, train, validation, model.embed, batch)
-    start, grid = picked(model, problem, nfe, starts, grids, work)
-    student = student_for(model, start, grid, nfe, order, consistent, lower_final)
+    start, grid, end = picked(model, problem, nfe, starts, grids, ends, work)
+    student = built(start=start, grid=grid, end=end)
     if tool.relaxed:  # of first order, by batches in a random order
         options = {"seed": seed, **options}
     state = work / f"{method}.safetensors" if work else None
@@ -113,6 +136,7 @@ def learn(
         "model": model.name,
         "made_for": model.conventions,
         "grid": f"{grid}, moved" if moved else grid,
+        "ends": [float(result.solver.sigmas[0]), float(result.solver.sigmas[-1])],
         "order": order,
         "seed": seed,
     }
@@ -123,28 +147,44 @@ def learn(
 
 
 def picked(
-    model, problem: Problem, nfe: int, starts: list[str], grids: list[str], work: Path | None
-) -> tuple[str, str]:
-    """The only start and grid, or those that a race picks; its pick is kept for a run that goes on."""
-    if len(starts) == len(grids) == 1:
-        return starts[0], grids[0]
-    asked = {"nfe": nfe, "starts": starts, "grids": grids, **problem.identity()}
+    model,
+    problem: Problem,
+    nfe: int,
+    starts: list[str],
+    grids: list[str],
+    ends: Sequence[float | None],
+    work: Path | None,
+) -> Start:
+    """The only start, grid and last level, or those that a race picks; its pick is kept for a run that goes
+    on."""
+    if len(starts) == len(grids) == len(ends) == 1:
+        return starts[0], grids[0], ends[0]
+    asked = {"nfe": nfe, "starts": starts, "grids": grids, "ends": list(ends), **problem.identity()}
     kept = work / "race.json" if work else None
     if kept and kept.exists() and same_run((known := read_json(kept))["asked"], asked):
-        return known["picked"]["start"], known["picked"]["grid"]
+        return tuple(known["picked"][key] for key in ("start", "grid", "end"))
     few = replace(problem, train=problem.train[:RACE_PAIRS])
-    start, grid = best_start(few, model.grid, nfe, model.schedule, grids, starts)
+    start, grid, end = best_start(few, model.grid, nfe, model.schedule, grids, starts, ends)
     if kept:
-        write_json(kept, {"asked": asked, "picked": {"start": start, "grid": grid}})
-    return start, grid
+        write_json(kept, {"asked": asked, "picked": {"start": start, "grid": grid, "end": end}})
+    return start, grid, end
 
 
 def student_for(
-    model, start: str, grid: str, nfe: int, order: int, consistent: bool, lower_final: bool | None
+    model,
+    start: str,
+    grid: str,
+    end: float | None,
+    nfe: int,
+    order: int,
+    consistent: bool,
+    lower_final: bool | None,
+    free_end: bool,
 ) -> Student:
-    """The student of a model around a classic solver on a named grid."""
+    """The student of a model around a classic solver on a named grid with its last level."""
     lower = STARTS.get(start, False) if lower_final is None else lower_final
-    return make_student(start, nfe, model.grid(grid), order, consistent, lower, schedule=model.schedule)
+    places = {"schedule": model.schedule, "free_end": free_end}
+    return make_student(start, nfe, model.grid(grid, end), order, consistent, lower, **places)
 
 
 def solver_file(out: Path | str | None) -> Path | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from s4s_nb.classic import make_solver
 from s4s_nb.denoisers import Condition, Counted, Denoiser, examined
-from s4s_nb.distances import LPIPS_SIDE, Embedding, lpips_distance
+from s4s_nb.distances import LPIPS_SIDE, Embedding, are_images, lpips_distance
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import Reference
 from s4s_nb.grids import Grid, make_grid
@@ -41,8 +41,11 @@ class Model:
             DEIS step in it, and a learned model level moves only that time
             (:func:`s4s_nb.levels.decoupled`).
         decode: end states → images in [−1, 1], differentiable; states are images if left out.
-        embedding: images → vectors whose squared distance is to be learned by; LPIPS for images of one or
-            three channels, else the end states themselves, compared by their squared difference.
+        picture: decoded data → images in [−1, 1], differentiable, where what ``decode`` gives has another
+            range, as ``lambda x: (x.clamp(-0.2, 8.5) - 4.15) / 4.35``. LPIPS, to learn by and to judge by,
+            the Fréchet distance and figures are of pictures; RMSE is of the data.
+        embedding: decoded data → vectors whose squared distance is to be learned by; LPIPS for images of
+            one or three channels, else the data themselves, compared by their squared difference.
         conditions: (split, count, first) → what the samples first … first + count − 1 of a split are
             conditioned on, by name, a tensor each with ``count`` in front, as
             ``lambda split, count, first: {"label": torch.arange(first, first + count) % 10}``; nothing if
@@ -80,6 +83,7 @@ class Model:
     prediction: str | None = None
     guidance_scale: float | None = None
     load_reference: Callable[[], Reference] | None = field(default=None, repr=False)
+    picture: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self):
         if not 0 < self.sigma_min < self.sigma_max:
@@ -133,30 +137,54 @@ class Model:
 
     @torch.inference_mode()
     def images(self, states: Tensor) -> Tensor:
-        """Images of many end states."""
+        """Images of many end states, or whatever data they decode to."""
         parts = states.split(batch_size(states.device))
         return torch.cat(map_batches(self.decode, parts, states.device))
+
+    @torch.inference_mode()
+    def pictures(self, images: Tensor) -> Tensor:
+        """What LPIPS, the Fréchet distance and figures see of many decoded images: in [−1, 1]."""
+        if self.picture is None:
+            return images
+        parts = images.split(batch_size(images.device))
+        return torch.cat(map_batches(self.picture, parts, images.device))
 
     @cached_property
     def has_images(self) -> bool:
         """Whether its end states decode to images of one or three channels, which LPIPS can judge."""
         with torch.no_grad():
             one = self.decode(torch.zeros(1, *self.shape, device=self.device))
-        return one.ndim == 4 and one.shape[1] in (1, 3)
+            return are_images(one if self.picture is None else self.picture(one))
 
     def embed(self, states: Tensor) -> Tensor:
         """States (b, …) → vectors (b, p) whose squared distance is to be learned by."""
         images = self.decode(states)
         if self.embedding is not None:
             return self.embedding(images)
-        return (
-            lpips_distance(self.device, self.side).embed(images) if self.has_images else images.flatten(1)
-        )
+        if not self.has_images:
+            return images.flatten(1)
+        seen = images if self.picture is None else self.picture(images)
+        return lpips_distance(self.device, self.side).embed(seen)
 
-    def grid(self, name: str) -> Callable[[int], Grid]:
-        """The function (steps) → levels of a named grid over this model's range."""
-        clock = native_clock(self.schedule)
-        return lambda steps: make_grid(name, steps, self.sigma_max, self.sigma_min, clock)
+    def grid(self, name: str, end: float | None = None) -> Callable[[int], Grid]:
+        """The function (steps) → levels of a named grid over this model's range.
+
+        Args:
+            end: another last level than sigma_min, at which the teacher ends; the first is where the noise
+                lives.
+
+        Raises:
+            InputError: ``end`` is not between 0 and sigma_max.
+
+        Example:
+            >>> load("fashion").grid("logsnr", end=0.02)(5)
+        """
+        clock, last = native_clock(self.schedule), self.sigma_min if end is None else end
+        if not 0 < last < self.sigma_max:
+            raise InputError(
+                f"A grid ends at a level above 0 and below sigma_max = {self.sigma_max:g}; got {last:g}."
+            )
+        return lambda steps: make_grid(name, steps, self.sigma_max, last, clock)
 
     def teacher(self, refine: int = 1) -> Solver:
         """The many-step solver whose end points are the targets; with ``refine`` times the steps of the

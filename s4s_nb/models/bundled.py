@@ -262,8 +262,11 @@ def learned_solvers(name: str) -> dict[tuple[str, int], str]:
     return {(p[1], int(p[2])): file for file, p in parts.items() if p[0] == f"solvers/{name}"}
 
 
-def find_solver(model: Model, name: str, nfe: int, grid: str, lower_final: bool = False) -> Solver:
-    """A solver by name: "teacher", a file (.safetensors), a bundled learned one, or a classic one.
+def find_solver(
+    model: Model, name: str, nfe: int, grid: str, lower_final: bool = False, end: float | None = None
+) -> Solver:
+    """A solver by name: "teacher", a file (.safetensors), a bundled learned one, or a classic one on a grid
+    with its last level.
 
     Raises:
         InputError: an unknown name, a bad file, or an NFE for which none is bundled.
@@ -281,4 +284,4 @@ def find_solver(model: Model, name: str, nfe: int, grid: str, lower_final: bool 
             f"{name} is bundled for {model.name} at NFE {nfes}, not at {nfe}; see s4s-nb learn."
         )
     choose(dict.fromkeys(["teacher", *(method for method, _ in learned), *NAMES]), name, "solver")
-    return make_solver(name, nfe, model.grid(grid), lower_final, model.schedule)
+    return make_solver(name, nfe, model.grid(grid, end), lower_final, model.schedule)

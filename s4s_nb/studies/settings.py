@@ -11,13 +11,13 @@ from statistics import median
 import pandas as pd
 
 from s4s_nb.atomic import check_writable
-from s4s_nb.classic import AS_USED
 from s4s_nb.errors import InputError, choose
 from s4s_nb.evaluate import evaluate
 from s4s_nb.grids import GRIDS
 from s4s_nb.learn.starts import STARTS, best_start
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import SETTINGS, find_solver, load
+from s4s_nb.models.bundled import SETTINGS, load
+from s4s_nb.opponents import classical
 from s4s_nb.pairs import Pairs
 from s4s_nb.runtime import in_processes
 from s4s_nb.studies.ablations import ablations, optimisers, recipes_summary
@@ -148,24 +148,25 @@ def start_for(
     model: Model, nfe: int, pairs: tuple[Pairs, Pairs], grids: Sequence[str], budget: Budget
 ) -> tuple[str, str]:
     """The solver of :data:`STARTS` and the grid that a race on the pairs picks."""
-    return best_start(problem_of(model, pairs, budget), model.grid, nfe, model.schedule, grids)
+    return best_start(problem_of(model, pairs, budget), model.grid, nfe, model.schedule, grids)[:2]
 
 
 def classical_cells(model: Model, nfe: int, grids: Sequence[str], budget: Budget) -> Iterator[dict]:
-    """The tour's classical solvers on every grid."""
-    for grid, (label, (name, lower_final)) in product(grids, AS_USED.items()):
-        row = evaluate(model, find_solver(model, name, nfe, grid, lower_final), budget.samples)
-        names = {"setting": model.name, "grid": grid, "family": label, "nfe": nfe, "method": "classical"}
-        yield names | {key: row[key] for key in QUALITY}
+    """The tour's classical solvers on every grid, each with the last level that suits it."""
+    for names, solver in classical(model, nfe, grids):
+        row = evaluate(model, solver, budget.samples)
+        cell = {"setting": model.name, "grid": names["grid"], "end": float(solver.sigmas[-1])}
+        cell |= {"family": names["solver"], "nfe": nfe, "method": "classical"}
+        yield cell | {key: row[key] for key in QUALITY}
 
 
 def alt_summary(table: dict) -> str:
     """Each learned solver over the best classical one of its grid and of all, which may be others for
     LPIPS and for the Fréchet distance."""
     frame, rows = pd.DataFrame(table["cells"]), []
-    classical = frame[frame["method"] == "classical"]
+    opponents = frame[frame["method"] == "classical"]
     for _, ours in frame[frame["method"] != "classical"].iterrows():
-        peers = classical[(classical["setting"] == ours["setting"]) & (classical["nfe"] == ours["nfe"])]
+        peers = opponents[(opponents["setting"] == ours["setting"]) & (opponents["nfe"] == ours["nfe"])]
         same = peers[peers["grid"] == ours["grid"]]
         row = {key: ours[key] for key in ("setting", "nfe", "method", "family", "grid")}
         for key in ("lpips", "fd_teacher", "fd_teacher_limit"):

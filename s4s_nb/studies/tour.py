@@ -10,13 +10,13 @@ import pandas as pd
 from s4s_nb.atomic import check_writable
 from s4s_nb.classic import AS_USED, make_solver
 from s4s_nb.comparison import COLUMNS
-from s4s_nb.evaluate import side_by_side
 from s4s_nb.families import make_student
 from s4s_nb.files import write_json
 from s4s_nb.learn.loop import learn_student
 from s4s_nb.learn.problem import Problem
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import load, reference
+from s4s_nb.opponents import side_by_side
 from s4s_nb.pictures import save_figure
 from s4s_nb.solvers import Solver
 

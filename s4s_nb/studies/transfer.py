@@ -62,7 +62,8 @@ def own_solvers(model: Model) -> dict[Key, Solver]:
     rows = [cell for cell in alt_cells(model.name) if cell["method"] == "classical"]
     best = min(rows, key=lambda cell: cell["lpips"])
     start, lower_final = AS_USED[best["family"]]
-    classical = make_solver(start, HOME_NFE, model.grid(best["grid"]), lower_final, model.schedule)
+    grid = model.grid(best["grid"], best.get("end"))  # tables of old have no last level
+    classical = make_solver(start, HOME_NFE, grid, lower_final, model.schedule)
     return {(model.name, "classical", HOME_NFE): classical} | solvers_at_home(model.name)
 
 
