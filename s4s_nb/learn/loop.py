@@ -203,8 +203,7 @@ class Run:
         state = self.kept.load()
         if not state:
             if self.tool.gradients:
-                moving = {part for turn in self.plan for part in turn}
-                check_gradients(self.problem, levels=moving != {"coefficients"})
+                check_gradients(self.problem, levels=any(turn != ("coefficients",) for turn in self.plan))
             value = float(self.begun.mean())
             return {"turn": 0, "history": [[0, 0, value]], "turns": [], **self.fresh(0, value)}
         self.set({name: state[f"student.{name}"] for name in self.first})
@@ -267,9 +266,8 @@ class Run:
         """Move the student to the best of this turn, and make ready for the next."""
         self.student.move(state["best.by"], parts)
         before = state["turns"][-1]["after"] if state["turns"] else state["history"][0][2]
-        spent = {
-            key: state[f"own.{key}"] for key in ("steps", "gradients", "ended") if f"own.{key}" in state
-        }
+        known = [key for key in ("steps", "gradients", "ended") if f"own.{key}" in state]
+        spent = {key: state[f"own.{key}"] for key in known}
         distances = {"before": before, "after": state["best.value"]}
         state["turns"].append({"parts": list(parts), **spent, **distances})
         state["turn"] += 1
@@ -298,6 +296,5 @@ class Run:
         }
         if self.shifts:
             record["boundary_share"] = self.shifts.boundary_share
-        solver = self.student.solver()
-        solver = replace(solver, info={**solver.info, **record})
-        return Result(solver, self.student, [(t, k, value) for t, k, value in state["history"]])
+        solver, history = self.student.solver(), [(t, k, value) for t, k, value in state["history"]]
+        return Result(replace(solver, info={**solver.info, **record}), self.student, history)
