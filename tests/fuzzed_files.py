@@ -147,12 +147,13 @@ def learning(folder: Path, method: str, optimiser: str, **options) -> Target:
 
 
 def race(folder: Path) -> Target:
-    """The start and the grid that a race has picked, of a run that was killed before its first save."""
+    """The grid that a race has picked, of a run that was killed before its first save."""
     model = Model(MIXTURE, shape=(2,), sigma_max=10.0, sigma_min=0.01, teacher_solver=TEACHER)
 
     def read(there: Path) -> object:
         out = there / "own.safetensors"
-        return learn(model, 2, "s4s", pairs=4, iterations=1, out=out, progress=False).solver.B
+        how = {"start": "ipndm-3", "pairs": 4, "iterations": 1, "progress": False}
+        return learn(model, 2, "s4s", out=out, **how).solver.B
 
     read(folder)
     (folder / "own.work" / "s4s.safetensors").unlink()

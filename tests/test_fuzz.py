@@ -5,7 +5,7 @@ import pytest
 from tests.fuzzed_files import TARGETS
 from tests.fuzzing import BAD, fuzz
 
-FILES = 12
+FILES = 10
 """For each share of a target, of another seed than those tried by hand."""
 
 
