@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -228,7 +229,9 @@ def row(name: str, kills: int, folder: Path) -> str:
             if ended or found != whole:
                 keys = [key for key in {**whole, **found} if whole.get(key) != found.get(key)]
                 differing.append(f"{moment:.2f} s: status {ended}, {keys}")
-            left.update(path.rstrip("0123456789") for path in hidden(there) if path not in always)
+            left.update(
+                re.sub(r"[0-9a-f]+(\.tmp)?$", "", path) for path in hidden(there) if path not in always
+            )
         shutil.rmtree(there)
     told = f"{min(moments):.2f} to {max(moments):.2f}" if moments else ""
     lines = [*differing[:3], *(f"{path}… left {times} times" for path, times in left.items())]
