@@ -131,8 +131,21 @@ DATA = (PACKAGE if INSTALLED else PACKAGE.parent) / "data"
 
 @lru_cache
 def manifest() -> dict[str, dict[str, Any]]:
-    """What ``data/`` must hold: {file: {"sha256", "bytes", "origin", "licence"}}."""
-    return read_json(DATA / "MANIFEST.json")
+    """What ``data/`` must hold: {file: {"sha256", "bytes", "origin", "licence"}}.
+
+    Raises:
+        InputError: ``data/MANIFEST.json`` is missing, damaged or no such record.
+    """
+    known = read_json(DATA / "MANIFEST.json")
+    entries = known.values() if isinstance(known, dict) else [None]
+    if not all(isinstance(e, dict) and isinstance(e.get("sha256"), str) for e in entries):
+        raise InputError(f"{DATA / 'MANIFEST.json'} is no record of files and their sha256; {cure()}")
+    return known
+
+
+def cure(name: str = "MANIFEST.json") -> str:
+    """How a file of ``data/`` is brought back."""
+    return "install s4s_nb again." if INSTALLED else f"bring it back by git checkout -- 'data/{name}'."
 
 
 @lru_cache
@@ -144,12 +157,11 @@ def data_file(name: str) -> Path:
     """
     expected = choose(manifest(), name, "file of data/")["sha256"]
     path = DATA / name
-    cure = "install s4s_nb again." if INSTALLED else f"restore it with: git checkout -- data/{name}"
-    if not path.exists():
-        raise InputError(f"data/{name} is missing; {cure}")
+    if not path.is_file():
+        raise InputError(f"data/{name} is missing; {cure(name)}")
     if sha256(path) != expected:
         raise InputError(
-            f"data/{name} is damaged or was replaced (its sha256 is not the manifest's); {cure}"
+            f"data/{name} is damaged or was replaced (its sha256 is not the manifest's); {cure(name)}"
         )
     return path
 

@@ -10,12 +10,14 @@ With pytest-xdist (``pytest -n 2``) the cells of a notebook stay in one process,
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 import pytest
+
+from s4s_nb.errors import InputError
 
 # A point that nothing follows ends a sentence ("5 steps of 7.") unless it stands as torch prints: [1., 2.]
 NUMBER = re.compile(r"(?<![\w.])[-+−]?(?:\d+\.\d+|\.\d+|\d+\.(?=[],eE])|\d+)(?:[eE][-+]?\d+)?")
@@ -89,6 +91,23 @@ def notebook_or_test(nodeid: str) -> str:
     return path if path.endswith(".ipynb") else nodeid
 
 
+def tolerance_of(tags: Sequence[str]) -> float:
+    """The tolerance that a cell asks for by a tag, as tol-1e-2.
+
+    Raises:
+        InputError: the tag has no number.
+    """
+    for tag in tags:
+        if tag.startswith("tol-"):
+            try:
+                return float(tag.removeprefix("tol-"))
+            except ValueError:
+                raise InputError(
+                    f"The tag {tag!r} of a cell has no number; write it as tol-1e-2."
+                ) from None
+    return TOLERANCE
+
+
 def pytest_itemcollected(item: Any) -> None:
     if not is_cell(item):
         return
@@ -96,8 +115,7 @@ def pytest_itemcollected(item: Any) -> None:
     notebook.skip_compare = {*notebook.skip_compare, "stderr", "text/html"}
     item.compare_outputs = partial(compare_with_pictures, item, item.compare_outputs)
     item.output_timeout = 60  # nbval's own 5 s are too few for a busy machine
-    tags = [t for t in item.cell.metadata.get("tags", []) if t.startswith("tol-")]
-    item.sanitize = tolerant(float(tags[0].removeprefix("tol-")) if tags else TOLERANCE)
+    item.sanitize = tolerant(tolerance_of(item.cell.metadata.get("tags", [])))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

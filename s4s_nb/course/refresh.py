@@ -22,16 +22,31 @@ SOLUTION = re.compile(r"^( *)# BEGIN SOLUTION\n.*?^ *# END SOLUTION$", re.DOTALL
 STUB = r'\1raise NotImplementedError("your turn")'
 
 
+def read_notebook(path: Path) -> NotebookNode:
+    """A notebook of format 4, whole.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no notebook {path}; check the name.")
+    try:
+        notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        nbformat.validate(notebook)
+    except (Exception, RecursionError) as error:  # nbformat and jsonschema raise some ten kinds
+        raise InputError(f"{path} is damaged or no notebook ({type(error).__name__}).") from None
+    return notebook
+
+
 def execute(path: Path) -> None:
     """Run a notebook in a fresh kernel beside its file and store it, normalised.
 
     Raises:
-        InputError: no such file; or a cell raised or took over 180 s, then the file stays as it was.
+        InputError: no such file, or it is damaged; or a cell raised or took over 180 s, then the file stays
+            as it was.
     """
     os.environ["S4S_NB_STATIC"] = "1"
-    if not path.exists():
-        raise InputError(f"There is no notebook {path}; check the name.")
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path)
     started = time.perf_counter()
     resources = {"metadata": {"path": str(path.parent)}}
     try:
@@ -99,7 +114,7 @@ def refresh() -> None:
             execute(path)
         except InputError as error:
             sys.exit(str(error))
-        student = student_edition(nbformat.read(path, as_version=4))
+        student = student_edition(read_notebook(path))
         write(path.parent / "student" / path.name, student)
 
 

@@ -10,6 +10,7 @@ starts      where to start from
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,8 +162,12 @@ def picked(
         return starts[0], grids[0], ends[0]
     asked = {"nfe": nfe, "starts": starts, "grids": grids, "ends": list(ends), **problem.identity()}
     kept = work / "race.json" if work else None
-    if kept and kept.exists() and same_run((known := read_json(kept))["asked"], asked):
-        return tuple(known["picked"][key] for key in ("start", "grid", "end"))
+    known = read_json(kept) if kept and kept.exists() else {}
+    if isinstance(known, dict) and same_run(known.get("asked"), asked):
+        choice = known.get("picked", {})
+        for one in product(starts, grids, ends):
+            if choice == dict(zip(("start", "grid", "end"), one, strict=True)):
+                return one
     few = replace(problem, train=problem.train[:RACE_PAIRS])
     start, grid, end = best_start(few, model.grid, nfe, model.schedule, grids, starts, ends)
     if kept:

@@ -1,5 +1,7 @@
 """A sweep: a table of results, made cell by cell, that goes on where it was stopped; and its usual cell."""
 
+import hashlib
+import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from filelock import FileLock
 from s4s_nb.distances import LPIPS_SIDE
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate
-from s4s_nb.files import read_json, same_run, write_json
+from s4s_nb.files import read_json, same_run, without_nan, write_json
 from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS, student_at
@@ -74,12 +76,13 @@ class Sweep:
         """What is there; an empty table at first.
 
         Raises:
-            InputError: it is no such table, of another command, or made with another budget.
+            InputError: it is no such table, of another command, made with another budget, or edited.
         """
         empty = {"command": self.command, "budget": self.budget, "cells": []}
         if not self.out.exists():
             return empty
         table = read_json(self.out)
+        sealed = table.pop("sha256", None) if isinstance(table, dict) else None
         if not (isinstance(table, dict) and table.keys() == empty.keys()):
             raise InputError(f"{self.out} is no table of {self.command}; choose another file.")
         for key in ("command", "budget"):
@@ -92,6 +95,8 @@ class Sweep:
             raise InputError(
                 f"{self.out} has cells that are not those of {self.command}; choose another file."
             )
+        if sealed not in (None, seal(table)):
+            raise InputError(f"{self.out} is damaged or was edited (another sha256); choose another file.")
         return table
 
     def whole(self, cell: Any) -> bool:
@@ -125,7 +130,14 @@ class Sweep:
             table, done = self.read(), self.done()
             new = [cell for cell in cells if self.key(cell) not in done]
             together = sorted([*table["cells"], *new], key=lambda cell: SETTING_ORDER[cell["setting"]])
-            write_json(self.out, table | {"cells": together})
+            made = table | {"cells": together}
+            write_json(self.out, made | {"sha256": seal(made)})
+
+
+def seal(table: dict) -> str:
+    """The sha256 of a table's contents."""
+    text = json.dumps(without_nan(table), sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def pairs_for(way: str) -> int:

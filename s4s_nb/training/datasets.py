@@ -1,6 +1,7 @@
 """Image sets that the bundled models are trained on: a local file, or fetched where they live."""
 
 import hashlib
+import tokenize
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ UNREADABLE = (
     NotImplementedError,
     BadZipFile,
     zlib.error,
+    tokenize.TokenError,
 )
 """What NumPy and zipfile raise for files that are cut short, damaged or something else."""
 
@@ -69,10 +71,10 @@ def fashion_mnist(file: Path | None = None) -> ImageSet:
     else:
         names = ("train_images", "train_labels", "test_images", "test_labels")
         arrays = read_arrays(file, names, "Fashion-MNIST")
-    check_pixels(arrays[0], "train", file, "Fashion-MNIST")
-    check_pixels(arrays[2], "test", file, "Fashion-MNIST")
-    for part, labels in {"train": arrays[1], "test": arrays[3]}.items():
-        check_labels(labels, PIXELS[part].shape[0], file)
+    labels = [array.astype(np.uint8) if array.dtype.kind in "iu" else array for array in arrays[1::2]]
+    arrays = [arrays[0], labels[0], arrays[2], labels[1]]
+    for part, array in zip(("train", "train labels", "test", "test labels"), arrays, strict=True):
+        check_known(array, part, file, "Fashion-MNIST")
     pixels, labels = ([torch.from_numpy(a) for a in arrays[i::2]] for i in (0, 1))
     return ImageSet(pixels[0][:, None], labels[0].long(), pixels[1][:, None], labels[1].long())
 
@@ -116,7 +118,7 @@ def faces(file: Path | None = None, side: int = 64) -> ImageSet:
         pixels = read_array(file, "the faces", lambda: np.load(file, allow_pickle=False))
     else:
         (pixels,) = read_arrays(file, ("images",), "the faces")
-    check_pixels(pixels, "faces", file, "the 12,000 faces")
+    check_known(pixels, "faces", file, "the 12,000 faces")
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     if side < 64:
         images = F.avg_pool2d(images.float(), 64 // side).round().to(torch.uint8)
@@ -147,32 +149,27 @@ def read_array(file: Path, what: str, read: Callable[[], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Known:
-    """The canonical pixels, whichever file they come in."""
+    """Canonical pixels or labels, as uint8, whichever file they come in."""
 
     shape: tuple[int, ...]
     sha256: str
 
 
-PIXELS = {
+KNOWN = {
     "train": Known((60_000, 28, 28), "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012"),
     "test": Known((10_000, 28, 28), "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a"),
+    "train labels": Known((60_000,), "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7"),
+    "test labels": Known((10_000,), "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9"),
     "faces": Known((12_000, 64, 64, 3), "1900ea1694a42c6a006ffb1bbd341a55beef2f5c588537e9b2a8a4eebafc5438"),
 }
 
 
-def check_pixels(pixels: np.ndarray, part: str, origin: Path, what: str) -> None:
-    """:class:`InputError` unless the pixels are the ones that the bundled models were trained on."""
-    known = PIXELS[part]
-    same = (pixels.shape, pixels.dtype) == (known.shape, np.uint8)
-    if not same or hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest() != known.sha256:
+def check_known(array: np.ndarray, part: str, origin: Path, what: str) -> None:
+    """:class:`InputError` unless these are the pixels or labels that the bundled models were trained on."""
+    known = KNOWN[part]
+    same = (array.shape, array.dtype) == (known.shape, np.uint8)
+    if not same or hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest() != known.sha256:
         raise InputError(
-            f"The images of {origin} are not those of {what} (their shape or sha256 differs);"
+            f"The images of {origin} are not those of {what} (shape or sha256 of its {part} differs);"
             " delete the file and fetch it again."
         )
-
-
-def check_labels(labels: np.ndarray, count: int, origin: Path) -> None:
-    """:class:`InputError` unless there is a class of ten for every image."""
-    whole = labels.shape == (count,) and labels.dtype.kind in "iu"
-    if not whole or not ((labels >= 0) & (labels < 10)).all():
-        raise InputError(f"The labels of {origin} are not {count:,} numbers from 0 to 9; fetch it again.")
