@@ -67,7 +67,7 @@ from s4s_nb.solvers import Solver, solve, trajectory
 from s4s_nb.store import PairStore
 from s4s_nb.student import Student
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -193,30 +192,21 @@ KEYS = {
 }
 
 
-def form(value: object) -> object:
-    """Of what kind a value is, and no more: a table of results may be edited by hand."""
-    if isinstance(value, list):
-        return [form(inner) for inner in value]
-    numbers = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < inf
-    return "number" if numbers else type(value).__name__ if isinstance(value, str | dict) else repr(value)
-
-
 def table(folder: Path, name: str) -> Target:
     """A few cells of a study; those that are missing are made again, without learning."""
     known = json.loads(files.data_file(f"results/{name}.json").read_text())
     known["cells"], keys = known["cells"][:3], KEYS[name]
     cells = {tuple(cell[key] for key in keys): cell for cell in known["cells"]}
-    files.write_json(folder / "table.json", known)
+    made = partial(Sweep, command=known["command"], keys=keys, budget=known["budget"])
+    made(folder / "table.json").add(*known["cells"])
 
     def read(there: Path) -> object:
-        sweep = Sweep(there / "table.json", known["command"], keys, known["budget"])
+        sweep = made(there / "table.json")
         for key in sweep.missing(cells, name):
             sweep.add(cells[key])
         found = sweep.read()
         print(STUDIES[name][1](found))
-        made = {tuple(cell[key] for key in keys): cell for cell in found["cells"]}
-        forms = [{k: form(made[key].get(k)) for k in cell} for key, cell in cells.items()]
-        return found.get("command"), found["budget"], forms
+        return json.dumps(found | {"cells": sorted(found["cells"], key=json.dumps)})
 
     return Target(folder, read)
 

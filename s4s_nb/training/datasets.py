@@ -167,7 +167,7 @@ KNOWN = {
 def check_known(array: np.ndarray, part: str, origin: Path, what: str) -> None:
     """:class:`InputError` unless these are the pixels or labels that the bundled models were trained on."""
     known = KNOWN[part]
-    same = (array.shape, array.dtype) == (known.shape, np.uint8)
+    same = isinstance(array, np.ndarray) and (array.shape, array.dtype) == (known.shape, np.uint8)
     if not same or hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest() != known.sha256:
         raise InputError(
             f"The images of {origin} are not those of {what} (shape or sha256 of its {part} differs);"
