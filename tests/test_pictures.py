@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.rcsetup import cycler
 
 from s4s_nb.classic import make_solver
 from s4s_nb.course import plots
@@ -24,7 +25,7 @@ ODD = {
     "savefig.transparent": True,
     "savefig.pad_inches": 2,
     "axes.grid": True,
-    "axes.prop_cycle": plt.cycler(color=["red"]),
+    "axes.prop_cycle": cycler(color=["red"]),
     "lines.linewidth": 9,
     "image.interpolation": "bicubic",
 }
