@@ -187,7 +187,7 @@ def test_an_unknown_name_is_bad_usage_that_lists_the_choices(
     status, _, error = call(*arguments)
     assert status == 2
     assert not list(tmp_path.iterdir())
-    assert repr(arguments[-1]) in error and option in error
+    assert repr(arguments[-1]) in error and option in error.lower()  # older releases of typer say NAME
     assert re.findall(r"'([\w-]+)'", error.partition("not one of")[2]) == list(choices)
     assert "Traceback" not in error
 

@@ -219,7 +219,7 @@ def test_json_has_null_for_what_is_not_finite(tmp_path):
         {"a": 2.0, "b": [None, 0]},
     ]
     column = pd.read_json(path)["a"]
-    assert column.isna().tolist() == [True, False] and column[1] == 2.0
+    assert column.isna().tolist() == [True, False] and column.tolist()[1] == 2.0
 
 
 def test_json_of_a_path_that_is_no_utf8_can_be_read(tmp_path):

@@ -58,16 +58,18 @@ def is_cell(item: pytest.Item) -> bool:
     return type(item).__name__ == "IPyNbCell"
 
 
-def pictures(outputs: list) -> int:
+def picture_count(outputs: list) -> int:
     """How many outputs have a picture."""
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
 def compare_with_pictures(item: Any, compare: Callable[..., bool], test: list, ref: list, *rest) -> bool:
     """What nbval compares, which leaves pictures out, and whether there are as many of them."""
-    if pictures(test) == pictures(ref):
+    if picture_count(test) == picture_count(ref):
         return compare(test, ref, *rest)
-    item.comparison_traceback = [f"{pictures(ref)} pictures are stored; the run had {pictures(test)}"]
+    item.comparison_traceback = [
+        f"{picture_count(ref)} pictures are stored; the run had {picture_count(test)}"
+    ]
     return False
 
 
