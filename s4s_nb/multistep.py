@@ -225,7 +225,7 @@ def unipc_weights(
     if order not in (1, 2, 3):
         raise InputError(f"UniPC has orders 1, 2 and 3 here; got {order}.")
     lam = -sigmas.log()
-    if not (lam.diff() > 0).all():  # the equations for its weights are then singular
+    if (lam.diff() == 0).any():  # the equations for its weights are then singular
         raise DivergedError("Two levels have the same logarithm, in which UniPC steps: move them apart.")
     per_step = orders(sigmas, order, lower_final, data_form=True)
     predictor, corrector = [], []

@@ -75,10 +75,19 @@ def save_figure(path: Path, figure: Figure) -> None:
     plt.close(figure)
 
 
+SMALLEST_SIDE = 64
+"""Of an image on a sheet of samples."""
+
+
 def save_samples(path: Path, images: Tensor, columns: int = 10) -> None:
-    """Write images in [−1, 1] as one PNG of 256 colours, ``columns`` a row."""
+    """Write images in [−1, 1] as one PNG of 256 colours, ``columns`` a row.
+
+    Small ones are enlarged, pixel by pixel, to 64 or more a side.
+    """
     from torchvision.utils import make_grid
 
+    times = -(-SMALLEST_SIDE // min(images.shape[-2:]))
+    images = images.repeat_interleave(times, dim=-2).repeat_interleave(times, dim=-1)
     sheet = make_grid(images.cpu().clamp(-1, 1) / 2 + 0.5, nrow=columns, padding=2, pad_value=1.0)
     picture = Image.fromarray((255 * as_pixels(2 * sheet - 1)).round().astype(np.uint8))
     picture = picture.quantize(256, dither=Image.Dither.NONE)

@@ -276,4 +276,4 @@ def test_no_damage_of_a_safetensors_file_is_more_than_a_sentence(tmp_path):
 
 def test_pictures_are_pictures(tmp_path):
     save_samples(tmp_path / "a.png", torch.rand(12, 3, 8, 8) * 2 - 1)
-    assert Image.open(tmp_path / "a.png").size == (2 + 10 * 10, 2 + 2 * 10)
+    assert Image.open(tmp_path / "a.png").size == (2 + 10 * 66, 2 + 2 * 66)  # each enlarged to 64 px

@@ -33,6 +33,7 @@ def read_notebook(path: Path) -> NotebookNode:
     try:
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
         nbformat.validate(notebook)
+        nbformat.writes(notebook).encode()  # JSON may spell what is no text
     except (Exception, RecursionError) as error:  # nbformat and jsonschema raise some ten kinds
         raise InputError(f"{path} is damaged or no notebook ({type(error).__name__}).") from None
     return notebook

@@ -193,10 +193,12 @@ def student_for(
 
 
 def solver_file(out: Path | str | None) -> Path | None:
-    """Where the solver is written; :class:`InputError` for another ending than .safetensors."""
+    """Where the solver is written; :class:`InputError` for a folder or another ending than .safetensors."""
     if out is None:
         return None
     file = Path(out)
+    if not file.name or file.is_dir():
+        raise InputError(f"{out} is a folder; give the name of a .safetensors file.")
     file = file if file.suffix else file.with_suffix(".safetensors")
     if file.suffix != ".safetensors":
         raise InputError(f"A solver is written as .safetensors; {out} has another ending.")

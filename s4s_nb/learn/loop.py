@@ -110,16 +110,16 @@ def learn_student(
         options: of the optimiser, as ``derivatives`` or ``learning_rate``.
 
     Raises:
-        InputError: an unknown name or option, no rounds or iterations, parts that the student does not
-            have, a radius that is negative or for an optimiser that has none, a state of another run, or a
+        InputError: an unknown name or option, no rounds, iterations below 0, parts that the student does
+            not have, a radius that is negative or for an optimiser that has none, a state of another run, or a
             gradient that differences do not confirm (:mod:`s4s_nb.learn.gradients`).
     """
     recipe = choose(METHODS, method, "method")
     tool = recipe.tool(optimiser, radius)
     plan = recipe.plan(student, rounds)
     count = iterations if iterations is not None else (tool.turn if len(plan) > 1 else tool.whole)
-    if not plan or count < 1:
-        raise InputError(f"Learning takes at least one round and one iteration; got {rounds} and {count}.")
+    if not plan or count < 0:
+        raise InputError(f"Learning takes rounds, one or more, and iterations; got {rounds} and {count}.")
     tool.check(options)
     if tool.relaxed:
         options = {"size": recipe.batches, **options}
