@@ -111,8 +111,8 @@ def learn_student(
 
     Raises:
         InputError: an unknown name or option, no rounds, iterations below 0, parts that the student does
-            not have, a radius that is negative or for an optimiser that has none, a state of another run, or a
-            gradient that differences do not confirm (:mod:`s4s_nb.learn.gradients`).
+            not have, a radius that is negative or for an optimiser that has none, a state of another run,
+            or a gradient that differences do not confirm (:mod:`s4s_nb.learn.gradients`).
     """
     recipe = choose(METHODS, method, "method")
     tool = recipe.tool(optimiser, radius)
