@@ -214,29 +214,36 @@ def table(folder: Path, name: str) -> Target:
 # ---------------------------------------------------------------- bundled files, image sets, notebooks
 
 
+@contextmanager
+def data_in(folder: Path):
+    """Another folder as ``data/``, of which nothing is remembered before and after."""
+    try:
+        for cached in (files.manifest, files.data_file):
+            cached.cache_clear()
+        with patch.object(files, "DATA", folder):
+            yield
+    finally:
+        for cached in (files.manifest, files.data_file):
+            cached.cache_clear()
+
+
 def bundled(folder: Path) -> Target:
     """The manifest of ``data/`` and what is read and written by it."""
     names = ["card.json", "solvers/own_s4s_5.safetensors"]
     place(folder, {name: b'{"a": 1}' for name in names})
 
     def read(there: Path) -> object:
-        with patch.object(files, "DATA", there):
-            files.manifest.cache_clear()
-            files.data_file.cache_clear()
+        with data_in(there):
             read = [files.data_file(name).read_bytes() for name in names]
             known = learned_solvers("own")
             (there / "new.json").write_text("{}")
             files.enter_in_manifest("new.json", "made here", "MIT")
             return read, known, sorted(files.manifest())
 
-    try:
-        with patch.object(files, "DATA", folder):
-            for name in names:
-                files.enter_in_manifest(name, "made here", "MIT")
-        return Target(folder, read, names=["MANIFEST.json", "MANIFEST.json", names[0]])
-    finally:
-        files.manifest.cache_clear()
-        files.data_file.cache_clear()
+    with data_in(folder):
+        for name in names:
+            files.enter_in_manifest(name, "made here", "MIT")
+    return Target(folder, read, names=["MANIFEST.json", "MANIFEST.json", names[0]])
 
 
 def image_set(folder: Path, name: str) -> Target:

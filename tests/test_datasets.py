@@ -22,9 +22,11 @@ def small(monkeypatch, tmp_path) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     arrays = {}
     for part, count in {"train": 20, "test": 10}.items():
-        pixels = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        arrays |= {f"{part}_images": pixels, f"{part}_labels": np.arange(count) % 10}
-        monkeypatch.setitem(datasets.PIXELS, part, Known(pixels.shape, digest(pixels)))
+        pixels, labels = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8), np.arange(count) % 10
+        arrays |= {f"{part}_images": pixels, f"{part}_labels": labels}
+        known = {part: pixels, f"{part} labels": labels.astype(np.uint8)}
+        for name, array in known.items():
+            monkeypatch.setitem(datasets.KNOWN, name, Known(array.shape, digest(array)))
     return arrays
 
 
@@ -52,9 +54,10 @@ def test_a_whole_file_is_read_and_one_that_is_cut_or_damaged_is_a_sentence(small
     [
         ({"train_images": lambda a: a.reshape(20, 784)}, "shape or sha256"),
         ({"test_images": lambda a: a.view(np.int8)}, "shape or sha256"),
-        ({"train_labels": lambda a: a[:-1]}, "are not 20 numbers from 0 to 9"),
-        ({"train_labels": lambda a: a + 1}, "are not 20 numbers from 0 to 9"),
-        ({"test_labels": lambda a: a.astype(float)}, "are not 10 numbers from 0 to 9"),
+        ({"train_labels": lambda a: a[:-1]}, "its train labels differs"),
+        ({"train_labels": lambda a: a + 1}, "its train labels differs"),
+        ({"train_labels": lambda a: np.where(np.arange(20) == 7, 3, a)}, "its train labels differs"),
+        ({"test_labels": lambda a: a.astype(float)}, "its test labels differs"),
     ],
 )
 def test_other_arrays_are_refused(small, tmp_path, change, sentence):
