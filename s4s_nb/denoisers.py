@@ -66,6 +66,17 @@ def as_tensor(answer: Any) -> Tensor:
     raise InputError(f"The denoiser returned a {type(answer).__name__}, not a tensor; {cure}.")
 
 
+def prediction_of(answer: Any, x: Tensor) -> Tensor:
+    """The answer of a network if it is a tensor of the shape of x; in the dtype of x.
+
+    Raises:
+        InputError: it is not, as one channel that would be spread over three.
+    """
+    prediction = as_tensor(answer)
+    check_shape(prediction, x)
+    return prediction.to(x.dtype)
+
+
 def a_level_each(sigma: Tensor, x: Tensor) -> Tensor:
     """``sigma`` so that it multiplies x sample by sample: as it is, or (b,) with as many dimensions as x.
 
@@ -87,7 +98,7 @@ def from_data(net: NativeNetwork, schedule: Schedule) -> Denoiser:
 
     def denoise(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
         each = a_level_each(sigma, x)
-        return as_tensor(net((schedule.alpha(each) * x).to(x), schedule.time(sigma), **cond)).to(x.dtype)
+        return prediction_of(net((schedule.alpha(each) * x).to(x), schedule.time(sigma), **cond), x)
 
     return denoise
 
@@ -97,8 +108,8 @@ def from_noise(net: NativeNetwork, schedule: Schedule) -> Denoiser:
 
     def denoise(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
         each = a_level_each(sigma, x)
-        noise = as_tensor(net((schedule.alpha(each) * x).to(x), schedule.time(sigma), **cond))
-        return (x - each * noise.to(x.dtype)).to(x.dtype)
+        noise = prediction_of(net((schedule.alpha(each) * x).to(x), schedule.time(sigma), **cond), x)
+        return (x - each * noise).to(x.dtype)
 
     return denoise
 
@@ -109,7 +120,9 @@ def from_velocity(net: NativeNetwork, schedule: Schedule) -> Denoiser:
     def denoise(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
         each = a_level_each(sigma, x)
         native = (schedule.alpha(each) * x).to(x)
-        v = as_tensor(net(native, schedule.time(sigma), **cond)).to(x.dtype)
+        v = prediction_of(
+            net(native.clone(), schedule.time(sigma), **cond), x
+        )  # it may overwrite its input
         return schedule.data_from_velocity(native, v, each).to(x.dtype)
 
     return denoise
@@ -162,8 +175,8 @@ def guided(conditional: Denoiser, unconditional: Denoiser, guidance_scale: float
     """
 
     def denoise(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
-        d_u = as_tensor(unconditional(x, sigma)).clone()  # the other may answer in the same memory
-        return d_u + guidance_scale * (conditional(x, sigma, **cond) - d_u)
+        d_u = prediction_of(unconditional(x.clone(), sigma), x).clone()  # memory may be that of the next
+        return d_u + guidance_scale * (prediction_of(conditional(x, sigma, **cond), x) - d_u)
 
     return denoise
 
@@ -213,7 +226,7 @@ def activation_bytes(denoise: Denoiser, x: Tensor, sigma: Tensor, cond: Conditio
 
         many = {name: repeated(value) for name, value in (cond or {}).items()}
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            answer = denoise(repeated(x).requires_grad_(), sigma.to(x.device), **many)
+            answer = denoise(1 * repeated(x).requires_grad_(), sigma.to(x.device), **many)
         del answer  # kept until here, so that no memory is used twice
         return sum(storages.values())
 

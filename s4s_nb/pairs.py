@@ -63,6 +63,9 @@ class Pairs:
             InputError: no pairs, starts and targets of unequal shapes, what is no float or not finite, or
                 conditions of another number.
         """
+        for value in (self.starts, self.targets, *self.cond.values()):
+            if not isinstance(value, Tensor):
+                raise InputError(f"The {what} pairs are tensors; got a {type(value).__name__} among them.")
         if not len(self):
             raise InputError(f"There are no {what} pairs; learning needs at least one.")
         if self.starts.shape != self.targets.shape:
@@ -104,7 +107,7 @@ def part_of(cond: Condition, chosen: slice | Tensor) -> Condition:
     return {name: value[chosen] for name, value in cond.items()}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def run(
     denoise: Denoiser,
     starts: Tensor,
@@ -123,7 +126,7 @@ def run(
     return torch.cat(map_batches(end, parts, starts.device, title))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def fingerprint(
     denoise: Denoiser, start: Tensor, sigmas: Float[Tensor, " levels"], cond: Condition | None = None
 ) -> list[float]:

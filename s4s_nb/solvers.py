@@ -127,7 +127,7 @@ class Solver:
                 f" the noise is of another size, so it can't sample {model.name}; learn one for it."
             )
         here = {"model": model.name, **model.conventions}
-        known = {"model": self.info.get("model", model.name), **self.info.get("made_for", {})}
+        known = {"model": self.info.get("model", model.name), **as_dict(self.info.get("made_for"))}
         differing = [key for key in known if not same_run(known[key], here.get(key))]
         if differing and not transfer:
             told = ", ".join(f"{key} {known[key]} (here {here.get(key)})" for key in differing)
@@ -157,6 +157,11 @@ class Solver:
         if set(tensors) != set(TABLE):
             raise InputError(f"A solver file holds {', '.join(TABLE)}; {path} holds {', '.join(tensors)}.")
         return cls(name=name, info=info, **tensors)
+
+
+def as_dict(value: Any) -> dict:
+    """The value if it is a dictionary; an empty one if it is something else."""
+    return value if isinstance(value, dict) else {}
 
 
 def combine(weights: Float[Tensor, " n"], vectors: list[Tensor]) -> Tensor:
@@ -200,7 +205,7 @@ def trajectory(
     levels = solver.model_sigmas.to(x.device)
     for i in range(len(states) - 1, solver.nfe):
         if len(outputs) == i:
-            d = as_tensor(denoise((solver.kappa[i] * states[i]).to(x.dtype), levels[i], **cond))
+            d = as_tensor(denoise((solver.kappa[i] * states[i]).to(x.dtype), levels[i].clone(), **cond))
             check_prediction(d, x, i, solver)
             outputs.append(d.to(wide, copy=True))  # its own memory may be that of the next answer
         states.append(combine(solver.A[i], states) + combine(solver.B[i], outputs))

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from s4s_nb.denoisers import Condition, Denoiser, examined
 from s4s_nb.errors import InputError
-from s4s_nb.files import read_json, read_safetensors, same_run, sha256, write_json, write_safetensors
+from s4s_nb.files import (
+    checksum,
+    read_json,
+    read_safetensors,
+    same_run,
+    sha256,
+    write_json,
+    write_safetensors,
+)
 from s4s_nb.pairs import Pairs, fingerprint, seed_range
 from s4s_nb.runtime import map_batches, one_thread, wait_for_all, world
 from s4s_nb.solvers import Solver, trajectory
@@ -89,10 +97,11 @@ class PairStore:
         start, cond = (
             draw(self.split, 1, self.first) for draw in (self.model.starts, self.model.condition)
         )
+        middle = self.teacher.nfe // 2
         return {
-            "format": "s4s_nb.pairs.v2",
+            "format": "s4s_nb.pairs.v3",
             "model": self.model.name,
-            "denoiser": fingerprint(self.denoise, start, self.teacher.sigmas[[0, -2]], cond),
+            "denoiser": fingerprint(self.denoise, start, self.teacher.sigmas[[0, middle, -2]], cond),
             "split": self.split,
             "first": self.first,
             "shard": self.shard,
@@ -113,9 +122,14 @@ class PairStore:
         try:
             known = json.loads(record.read_text(encoding="utf-8"))
             same = known["sha256"] == sha256(self.path(index)) and known["first"] == self.start_of(index)
+            same = same and known["cond"] == self.conditions(index, known["pairs"])
             return same and known["pairs"] >= self.size(index) and same_run(known["of"], self.known)
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
+
+    def conditions(self, index: int, count: int) -> str:
+        """The sha256 of what the samples of a shard are conditioned on."""
+        return checksum(self.model.condition(self.split, count, self.start_of(index)), {})
 
     def start_of(self, index: int) -> int:
         """Number of the noise that a shard starts from."""
@@ -151,7 +165,7 @@ class PairStore:
         map_batches(self.make_shard, missing, self.model.device, title if rank == 0 else None)
         wait_for_all()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def make_shard(self, index: int) -> None:
         """Run the teacher for one shard and write it, then its hash."""
         first, count = self.start_of(index), self.size(index)
@@ -165,6 +179,7 @@ class PairStore:
             tensors["states"] = torch.stack([states[node] for node in self.nodes], dim=1)
         write_safetensors(self.path(index), tensors, {})
         record = {"sha256": sha256(self.path(index)), "pairs": count, "first": first, "of": self.known}
+        record["cond"] = self.conditions(index, count)
         write_json(self.path(index).with_suffix(".json"), record)
 
     def load(self) -> Pairs:

@@ -19,6 +19,7 @@ from s4s_nb.denoisers import (
 )
 from s4s_nb.errors import InputError
 from s4s_nb.grids import karras
+from s4s_nb.learn import learn
 from s4s_nb.learn.gradients import check_gradients
 from s4s_nb.learn.loop import learn_student
 from s4s_nb.learn.methods import METHODS
@@ -68,6 +69,86 @@ def test_a_network_may_change_its_input():
         return answer
 
     assert torch.equal(solve(careless, STARTS, SOLVERS[1]), solve(MIXTURE, STARTS, SOLVERS[1]))
+
+
+def overwriting(x, *inputs):
+    answer = MIXTURE(x, *inputs)
+    x.zero_()
+    return answer
+
+
+@pytest.mark.parametrize("adapter", [from_data, from_noise, from_velocity])
+def test_a_network_within_an_adapter_may_change_its_input_too(adapter):
+    for schedule in (VE(), VPCosine()):
+        given, kept = (adapter(net, schedule)(STARTS.clone(), LEVELS[2]) for net in (overwriting, MIXTURE))
+        assert torch.equal(given, kept)
+    given, kept = (guided(net, net, 2.0)(STARTS.clone(), LEVELS[2]) for net in (overwriting, MIXTURE))
+    assert torch.equal(given, kept)
+
+
+def test_a_network_may_change_its_sigma():
+    """Guards a solver whose levels would move with it."""
+
+    def clamping(x, sigma):
+        return MIXTURE(x, sigma.clamp_(min=0.5))
+
+    solver = make_solver("ipndm-3", 5, lambda n: karras(n, 10.0, 0.01))
+    before = solver.model_sigmas.clone()
+    solve(clamping, STARTS, solver)
+    assert torch.equal(solver.model_sigmas, before) and torch.equal(solver.sigmas[:-1], before)
+
+
+def test_what_a_network_keeps_from_sampling_serves_learning_too():
+    """Guards memory that was made under inference mode, which no gradient could pass."""
+    kept = {}
+
+    def caching(x, sigma):
+        return kept.setdefault(len(x), torch.ones(len(x), 1, dtype=F64)) * MIXTURE(x, sigma)
+
+    model = Model(caching, shape=(2,), sigma_max=10.0, sigma_min=0.01)
+    how = {"start": "euler", "grid": "karras", "pairs": 4, "iterations": 1, "progress": False}
+    assert learn(model, 3, **how).record["optimiser"] == "BFGS"
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("optimiser", ["bfgs", "adam", "gauss-newton"])
+def test_learning_has_its_own_mode_of_gradients(around, optimiser):
+    given, options = problem(), {"iterations": 1, "progress": False}
+    plain = learn_student(given, student(), "s4s", optimiser, **options)
+    here = student()
+    with around():
+        again = learn_student(given, here, "s4s", optimiser, **options)
+    assert same_bits(again.solver, plain.solver)
+
+
+def test_an_answer_is_not_spread_over_channels():
+    x = torch.randn(2, 3, 4, 4, dtype=F64)
+    for wrong in (lambda x, t: x[:, :1], lambda x, t: x.mean()):
+        for denoise in (from_noise(wrong, VE()), from_velocity(wrong, VE()), guided(wrong, wrong, 2.0)):
+            with pytest.raises(InputError, match="in the shape of its input"):
+                denoise(x, LEVELS[0])
+
+
+def test_a_teacher_starts_where_the_noise_is():
+    model = Model(MIXTURE, (2,), 20.0, 0.01, teacher_solver=SOLVERS[0])
+    with pytest.raises(InputError, match="starts at sigma 10, but model at 20"):
+        model.pairs("train", 2, progress=False)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    """Guards a record that JSON cannot hold, after all was learned."""
+    model = Model(MIXTURE, (2,), 10.0, 0.01)
+    model.sigma_max, model.guidance_scale = np.float32(10), np.float32(2)
+    model.__post_init__()
+    how = {"start": "euler", "grid": "karras", "pairs": 4, "iterations": 1, "progress": False}
+    learn(model, 3, "s4s", out=tmp_path / "own.safetensors", **how)
+    assert (tmp_path / "own.safetensors").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"nfe": 0}, {"order": -1}, {"batch": 0}, {"seed": -1}, {"pairs": -5}])
+def test_numbers_of_learning_are_whole(wrong):
+    with pytest.raises(InputError, match="is a whole number above 0"):
+        learn(Model(MIXTURE, (2,), 10.0, 0.01), **{"start": "euler", "grid": "karras", **wrong})
 
 
 def test_threads_take_turns_where_the_memory_is_the_same():

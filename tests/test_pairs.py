@@ -120,6 +120,20 @@ def test_shards_of_another_store_are_not_its_own(store, tmp_path):
         store.load()
 
 
+def test_a_store_of_other_conditions_is_not_its_own(tmp_path):
+    """Of all samples: those of the first are the same."""
+
+    def store_of(classes):
+        model = Model(lambda x, sigma, label: MIXTURE(x, sigma), (2,), 10.0, 0.01)
+        model.conditions = lambda split, n, first: {"label": torch.arange(first, first + n) % classes}
+        return PairStore(tmp_path / "pairs", model, TEACHER, count=20, shard=10)
+
+    store_of(10).make(title=None)
+    assert len(store_of(10).load()) == 20
+    with pytest.raises(InputError, match=r"Shards \[0, 1\]"):
+        store_of(5).load()
+
+
 def test_the_last_shard_has_the_same_bits_alone_and_in_company(tmp_path):
     """It is smaller than the batches whose rounding depends on the number of threads."""
     model = load("fashion")

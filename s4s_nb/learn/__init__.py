@@ -14,6 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from s4s_nb.distances import check_range
 from s4s_nb.errors import InputError, choose
 from s4s_nb.families import make_student
@@ -33,6 +35,7 @@ RACE_PAIRS = 40
 """Of the training pairs, at most, in the race that picks start and grid."""
 
 
+@torch.inference_mode(False)
 def learn(
     model,
     nfe: int = 5,
@@ -94,6 +97,9 @@ def learn(
         >>> sample(load("fashion"), result.solver, count=16)
     """
     recipe = choose(METHODS, method, "method")
+    for name, value in {"nfe": nfe, "order": order, "pairs": pairs, "seed": seed, "batch": batch}.items():
+        if value is not None and (not isinstance(value, int) or value < (name != "seed")):
+            raise InputError(f"{name} is a whole number above 0 (a seed may be 0); got {value!r}.")
     count = recipe.pairs if pairs is None else pairs
     others = count // 2 if validation_pairs is None else validation_pairs
     if not (2 <= count <= PER_SEED and 1 <= others <= PER_SEED):

@@ -57,7 +57,7 @@ def hides_gradient(function: Callable[[Tensor], Tensor], x: Tensor, along: Tenso
             slope, rounding = float(change.norm()), 1e-5 * float(there.norm()) / length
         with torch.enable_grad():
             moving = x.detach().clone().requires_grad_()
-            answer = (function(moving).double() * (change / max(slope, 1e-30))).sum()
+            answer = (function(1 * moving).double() * (change / max(slope, 1e-30))).sum()
             (gradient,) = (
                 torch.autograd.grad(answer, moving, materialize_grads=True)
                 if answer.requires_grad

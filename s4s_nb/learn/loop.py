@@ -71,12 +71,13 @@ class Result:
             for index in range(1, len(values)):
                 if self.history[index][0] != self.history[index - 1][0]:
                     axis.axvline(index - 0.5, color="grey", linewidth=0.5)
-            axis.set_xlabel("validations, in order")
-            axis.set_ylabel("validation distance")
+            axis.set(xlabel="validations, in order", ylabel="validation distance")
             axis.set_title(f"{self.record['method']} from {self.record['start']}", fontsize=10)
         return figure
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # whatever holds around the call
 def learn_student(
     problem: Problem,
     student: Student,
@@ -123,10 +124,8 @@ def learn_student(
     tool.check(options)
     if tool.relaxed:
         options = {"size": recipe.batches, **options}
-        starts = RelaxedStarts(
-            problem.train, float(student.sigmas[0]), own_radius(tool, radius, problem, student)
-        )
-        options |= {"starts": starts}
+        reach = own_radius(tool, radius, problem, student)
+        options |= {"starts": RelaxedStarts(problem.train, float(student.sigmas[0]), reach)}
     run = Run(problem, student, method, tool, plan, count, options)
     state = run.start(state_file)
     run.go_on(state, progress)
@@ -282,9 +281,9 @@ class Run:
         kept = gain > error
         if not kept:
             self.set(self.first)
-        names = "method optimiser family start pairs validation_pairs iterations radius".split()
+        names = "method optimiser family start pairs validation_pairs iterations radius"
         record = {
-            **{name: self.known[name] for name in names},
+            **{name: self.known[name] for name in names.split()},
             **self.known["options"],
             "turns": state["turns"],
             "validation_start": state["history"][0][2],
@@ -296,5 +295,5 @@ class Run:
         }
         if self.shifts:
             record["boundary_share"] = self.shifts.boundary_share
-        solver, history = self.student.solver(), [(t, k, value) for t, k, value in state["history"]]
+        solver, history = self.student.solver(), [tuple(row) for row in state["history"]]
         return Result(replace(solver, info={**solver.info, **record}), self.student, history)

@@ -86,6 +86,8 @@ class Model:
     picture: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self):
+        self.sigma_max, self.sigma_min = float(self.sigma_max), float(self.sigma_min)  # of NumPy, too
+        self.guidance_scale = None if self.guidance_scale is None else float(self.guidance_scale)
         if not 0 < self.sigma_min < self.sigma_max:
             raise InputError(
                 f"A model is sampled from sigma_max down to sigma_min > 0; got {self.sigma_max:g} and"
@@ -135,13 +137,13 @@ class Model:
         """x_T = σ_max ε from seeded noise."""
         return self.sigma_max * seeded_noise(split, count, self.shape, first).to(self.device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def images(self, states: Tensor) -> Tensor:
         """Images of many end states, or whatever data they decode to."""
         parts = states.split(batch_size(states.device))
         return torch.cat(map_batches(self.decode, parts, states.device))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def pictures(self, images: Tensor) -> Tensor:
         """What LPIPS, the Fréchet distance and figures see of many decoded images: in [−1, 1]."""
         if self.picture is None:
@@ -190,6 +192,7 @@ class Model:
         """The many-step solver whose end points are the targets; with ``refine`` times the steps of the
         usual one, where the model brings none of its own."""
         if self.teacher_solver is not None and refine == 1:
+            self.teacher_solver.check_for(self, transfer=True)
             return self.teacher_solver
         return make_solver("unipc-3-bh2", 60 * refine, self.grid("karras"))
 
