@@ -82,7 +82,10 @@ def test_targets_take_no_gradient_whatever_embeds_them():
     """Guards networks whose weights take gradients, and teachers run in inference mode."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()
-    given, here = problem(embed=net), student()
+    data, here = pairs("train", 40), student()
+    with torch.inference_mode():
+        data = Pairs(data.starts, data.targets.clone())
+    given = Problem(MIXTURE, data, pairs("validation", 20), net)
     assert given.train.targets.is_inference()
     by = here.zero(COEFFICIENTS).requires_grad_()
     (slope,) = torch.autograd.grad(given.loss(here.moved(by, COEFFICIENTS), given.train), by)
