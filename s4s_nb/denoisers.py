@@ -93,12 +93,19 @@ def a_level_each(sigma: Tensor, x: Tensor) -> Tensor:
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def native_prediction(
+    net: NativeNetwork, schedule: Schedule, x: Tensor, sigma: Tensor, cond: Condition
+) -> Tensor:
+    """net(α x, t): both are of this call alone, so that the network may overwrite them."""
+    native = (schedule.alpha(a_level_each(sigma, x)) * x).to(x)
+    return prediction_of(net(native, schedule.time(sigma).clone(), **cond), x)
+
+
 def from_data(net: NativeNetwork, schedule: Schedule) -> Denoiser:
     """D = net(α x, t): a network that predicts the clean image."""
 
     def denoise(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
-        each = a_level_each(sigma, x)
-        return prediction_of(net((schedule.alpha(each) * x).to(x), schedule.time(sigma), **cond), x)
+        return native_prediction(net, schedule, x, sigma, cond)
 
     return denoise
 
@@ -107,9 +114,8 @@ def from_noise(net: NativeNetwork, schedule: Schedule) -> Denoiser:
     """D = x − σ̃ net(α x, t): a network that predicts the noise ε."""
 
     def denoise(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
-        each = a_level_each(sigma, x)
-        noise = prediction_of(net((schedule.alpha(each) * x).to(x), schedule.time(sigma), **cond), x)
-        return (x - each * noise).to(x.dtype)
+        noise = native_prediction(net, schedule, x, sigma, cond)
+        return (x - a_level_each(sigma, x) * noise).to(x.dtype)
 
     return denoise
 
@@ -118,12 +124,8 @@ def from_velocity(net: NativeNetwork, schedule: Schedule) -> Denoiser:
     """D from v = α' x_0 + σ' ε: v = α ε − σ x_0 for VP, v = ε − x_0 for a rectified flow."""
 
     def denoise(x: Tensor, sigma: Tensor, **cond: Tensor) -> Tensor:
-        each = a_level_each(sigma, x)
-        native = (schedule.alpha(each) * x).to(x)
-        v = prediction_of(
-            net(native.clone(), schedule.time(sigma), **cond), x
-        )  # it may overwrite its input
-        return schedule.data_from_velocity(native, v, each).to(x.dtype)
+        each, v = a_level_each(sigma, x), native_prediction(net, schedule, x, sigma, cond)
+        return schedule.data_from_velocity((schedule.alpha(each) * x).to(x), v, each).to(x.dtype)
 
     return denoise
 
@@ -226,7 +228,7 @@ def activation_bytes(denoise: Denoiser, x: Tensor, sigma: Tensor, cond: Conditio
 
         many = {name: repeated(value) for name, value in (cond or {}).items()}
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            answer = denoise(1 * repeated(x).requires_grad_(), sigma.to(x.device), **many)
+            answer = denoise(1 * repeated(x).requires_grad_(), sigma.clone().to(x.device), **many)
         del answer  # kept until here, so that no memory is used twice
         return sum(storages.values())
 
@@ -273,7 +275,7 @@ def examined(denoise: Denoiser, x: Tensor, sigma: Tensor, cond: Condition | None
     one, level = x[:1].clone(), sigma.to(x.device)
     first = {name: value[:1] for name, value in (cond or {}).items()}
     try:
-        answers = [denoise(one.clone(), level, **first) for _ in range(2)]
+        answers = [denoise(one.clone(), level.clone(), **first) for _ in range(2)]
     except InputError:
         raise
     except Exception as error:

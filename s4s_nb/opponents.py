@@ -11,6 +11,7 @@ import torch
 
 from s4s_nb.classic import AS_USED, make_solver
 from s4s_nb.comparison import Comparison
+from s4s_nb.denoisers import Denoiser, examined
 from s4s_nb.distances import lpips_distance, rmse
 from s4s_nb.errors import DivergedError, choose
 from s4s_nb.evaluate import Judged, Target, checked, evaluate_teacher, judged, pairwise, target_of
@@ -24,19 +25,20 @@ SHOWN = 10
 
 
 @lru_cache(maxsize=2)
-def trial_of(model: Judged) -> tuple[Pairs, Target]:
-    """Pairs of the teacher to try solvers on, and their images."""
+def trial_of(model: Judged) -> tuple[Denoiser, Pairs, Target]:
+    """The denoiser, looked at once; pairs of the teacher to try solvers on, and their images."""
     pairs = model.pairs("validation", TRIED, progress=False)
     images = model.images(pairs.targets)
-    return pairs, Target(images, model.pictures(images))
+    denoise = examined(model.denoise, pairs.starts, model.teacher().model_sigmas[0], pairs.cond)
+    return denoise, pairs, Target(images, model.pictures(images))
 
 
 def trial_distance(model: Judged, solver: Solver) -> float:
     """Mean LPIPS to the teacher on the validation noises, or RMSE where there are no images; infinity where
     the solver blows up."""
-    pairs, target = trial_of(model)
+    denoise, pairs, target = trial_of(model)
     try:
-        images = model.images(run(model.denoise, pairs.starts, solver, pairs.cond))
+        images = model.images(run(denoise, pairs.starts, solver, pairs.cond))
         if not model.has_images:
             return float(torch.nan_to_num(rmse(images, target.images).mean(), nan=torch.inf))
         pictures, distance = model.pictures(images), lpips_distance(str(images.device))

@@ -134,10 +134,9 @@ def fingerprint(
 
     For every level two means over D of one start: |D|, and the step from one number of it to the next.
     """
-    sigmas = sigmas.to(start.device)
-    outputs = [
-        denoise((start / sigmas[0] * sigma).to(start), sigma, **(cond or {})).clone() for sigma in sigmas
-    ]
-    outputs = [d.double() for d in outputs]
+    unit, cond = start / sigmas[0], cond or {}
+    outputs = []
+    for sigma in sigmas.to(start.device):
+        outputs.append(denoise((unit * sigma).to(start), sigma.clone(), **cond).double().clone())
     means = [(d.abs().mean(), d.flatten().diff().abs().mean()) for d in outputs]
     return [float(mean) for pair in means for mean in pair]

@@ -127,7 +127,9 @@ class Solver:
                 f" the noise is of another size, so it can't sample {model.name}; learn one for it."
             )
         here = {"model": model.name, **model.conventions}
-        known = {"model": self.info.get("model", model.name), **as_dict(self.info.get("made_for"))}
+        made_for = self.info.get("made_for")
+        known = {"model": self.info.get("model", model.name)}
+        known |= made_for if isinstance(made_for, dict) else {}
         differing = [key for key in known if not same_run(known[key], here.get(key))]
         if differing and not transfer:
             told = ", ".join(f"{key} {known[key]} (here {here.get(key)})" for key in differing)
@@ -157,11 +159,6 @@ class Solver:
         if set(tensors) != set(TABLE):
             raise InputError(f"A solver file holds {', '.join(TABLE)}; {path} holds {', '.join(tensors)}.")
         return cls(name=name, info=info, **tensors)
-
-
-def as_dict(value: Any) -> dict:
-    """The value if it is a dictionary; an empty one if it is something else."""
-    return value if isinstance(value, dict) else {}
 
 
 def combine(weights: Float[Tensor, " n"], vectors: list[Tensor]) -> Tensor:

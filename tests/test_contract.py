@@ -18,6 +18,7 @@ from s4s_nb.denoisers import (
     guided,
 )
 from s4s_nb.errors import InputError
+from s4s_nb.evaluate import sample
 from s4s_nb.grids import karras
 from s4s_nb.learn import learn
 from s4s_nb.learn.gradients import check_gradients
@@ -94,8 +95,15 @@ def test_a_network_may_change_its_sigma():
 
     solver = make_solver("ipndm-3", 5, lambda n: karras(n, 10.0, 0.01))
     before = solver.model_sigmas.clone()
-    solve(clamping, STARTS, solver)
-    assert torch.equal(solver.model_sigmas, before) and torch.equal(solver.sigmas[:-1], before)
+    model = Model(clamping, (2,), 10.0, 0.01, teacher_solver=solver)
+    for use in (
+        lambda: solve(clamping, STARTS, solver),
+        lambda: sample(model, solver, 4),
+        lambda: model.pairs("train", 4, progress=False),
+        lambda: problem(denoise=clamping).identity(),
+    ):
+        use()
+        assert torch.equal(solver.model_sigmas, before) and torch.equal(solver.sigmas[:-1], before)
 
 
 def test_what_a_network_keeps_from_sampling_serves_learning_too():

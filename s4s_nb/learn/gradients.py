@@ -30,9 +30,9 @@ def check_gradients(problem: Problem, levels: bool = True) -> None:
     sigma, noise = size_of(few.targets), few.starts / size_of(few.starts)
     x, level = few.targets + sigma * noise, sigma.to(noise.device)
     turned = sigma * noise.flip(0) if len(few) > 1 else sigma * noise.flip(-1)  # other noise of this size
-    checks = {"denoiser": (lambda x: problem.denoise(x, level, **few.cond), x, turned)}
+    checks = {"denoiser": (lambda x: problem.denoise(x, level.clone(), **few.cond), x, turned)}
     if levels:
-        checks["denoiser's sigma"] = (lambda s: problem.denoise(x, s, **few.cond), level, level)
+        checks["denoiser's sigma"] = (lambda s: problem.denoise(x.clone(), s, **few.cond), level, level)
     checks["embedding"] = (problem.embed, few.targets + 0.1 * turned, turned)
     for what, (function, at, along) in checks.items():
         if hides_gradient(function, at, along):
