@@ -74,7 +74,7 @@ def map_batches(
 
     Parts side by side have the numbers of one thread, however many there are. A single part runs on all
     threads of torch, and so may be rounded otherwise if it has fewer than 16 images: what has to have the
-    same bits whatever else is made beside it runs under :func:`one_thread`.
+    same bits whatever else is made beside it runs under :func:`on_threads`.
 
     After an error the parts that run are waited for. After an interrupt they are left to themselves.
     """
@@ -99,10 +99,10 @@ def map_batches(
 
 
 @contextmanager
-def one_thread():
-    """Operations of torch on a single thread, whose number decides how small batches are rounded."""
+def on_threads(count: int):
+    """Operations of torch on so many threads, whose number decides how small batches are rounded."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -26,7 +26,7 @@ from s4s_nb.files import (
     write_safetensors,
 )
 from s4s_nb.pairs import Pairs, fingerprint, seed_range
-from s4s_nb.runtime import map_batches, one_thread, wait_for_all, world
+from s4s_nb.runtime import map_batches, on_threads, wait_for_all, world
 from s4s_nb.solvers import Solver, trajectory
 
 
@@ -172,7 +172,7 @@ class PairStore:
         starts, cond = (
             draw(self.split, count, first) for draw in (self.model.starts, self.model.condition)
         )
-        with one_thread():  # whatever else is made beside it
+        with on_threads(1):  # whatever else is made beside it
             states, _ = trajectory(self.denoise, starts, self.teacher, cond)
         tensors = {"targets": states[-1]}
         if self.levels:

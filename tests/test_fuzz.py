@@ -1,8 +1,8 @@
 """Mutated files are refused in a sentence, or read as they were; of more: python -m tests.fuzzing."""
 
 import pytest
-import torch
 
+from s4s_nb.runtime import on_threads
 from tests.fuzzed_files import TARGETS
 from tests.fuzzing import BAD, fuzz
 
@@ -13,10 +13,8 @@ FILES = 10
 @pytest.fixture
 def one_thread():
     """Tiny problems lose time by threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with on_threads(1):
+        yield
 
 
 @pytest.mark.parametrize("name", TARGETS)

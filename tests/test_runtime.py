@@ -9,7 +9,7 @@ from s4s_nb.denoisers import Counted
 from s4s_nb.errors import InputError
 from s4s_nb.learn.gauss_newton import normal_equations
 from s4s_nb.learn.loop import learn_student
-from s4s_nb.runtime import bar, full_float32, map_batches
+from s4s_nb.runtime import bar, full_float32, map_batches, on_threads
 from tests.problems import MIXTURE, problem, same_bits, student
 
 # ---------------------------------------------------------------- threads
@@ -17,10 +17,8 @@ from tests.problems import MIXTURE, problem, same_bits, student
 
 @pytest.fixture
 def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with on_threads(2):
+        yield
 
 
 def test_parts_keep_their_order_and_run_on_one_thread_each(two_threads):

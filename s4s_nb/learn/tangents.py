@@ -59,8 +59,10 @@ def end_point_tangents(
     for i in range(table.nfe):
         live = alive[:, i]
         inputs = table.kappa[i] * tangents[i][live] + along(dkappa[live, i], states[i])
-        D, moved = pushed(ask, table.kappa[i] * states[i], table.model_sigmas[i], inputs, ds[live, i])
-        outputs.append(D)
+        D, moved = pushed(
+            ask, table.kappa[i] * states[i], table.model_sigmas[i].clone(), inputs, ds[live, i]
+        )
+        outputs.append(D.clone())  # its memory may be that of the next
         output_tangents.append(torch.zeros_like(tangents[0]).index_put((live,), moved))
         states.append(combine(table.A[i], states) + combine(table.B[i], outputs))
         own = sum(along(dA[:, i, j], states[j]) + along(dB[:, i, j], outputs[j]) for j in range(i + 1))
