@@ -100,7 +100,7 @@ def autoencoder_loss(
     Rombach et al. 2022, eq. 25, without its adversarial term; labels play no part.
     """
     mean, log_variance = model.posterior(images)
-    noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+    noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
     decoded = model.decoder(mean + (0.5 * log_variance).exp() * noise)
     kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
     perceptual = lpips_distance(str(images.device))(decoded, images).mean()

@@ -15,7 +15,7 @@ Labels = Int[Tensor, " b"]
 
 def drop_labels(labels: Labels, classes: int, dropout: float, generator: torch.Generator) -> Labels:
     """Labels, of which a random share becomes ``classes``, "no label" (Ho and Salimans 2022)."""
-    drop = torch.rand(len(labels), generator=generator) < dropout
+    drop = torch.rand(len(labels), generator=generator, device=generator.device) < dropout
     return torch.where(drop.to(labels.device), classes, labels)
 
 
@@ -33,12 +33,19 @@ def edm_loss(
     Karras et al. 2022, eq. 2 and table 1; mean over pixels. A label is dropped with probability
     ``label_dropout``, so that one network serves conditional and unconditional sampling.
     """
-    sigma = (p_mean + p_std * torch.randn(len(images), generator=generator)).exp().to(images.device)
-    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    sigma = (p_mean + p_std * normal(len(images), generator)).exp().to(images.device)
+    noise = normal(images.shape, generator).to(images.device)
     labels = drop_labels(labels, model.classes, label_dropout, generator)
     denoised = model(images + sigma[:, None, None, None] * noise, sigma, labels)
     weight = (sigma**2 + model.sigma_data**2) / (sigma * model.sigma_data) ** 2
     return (weight * (denoised - images).square().mean(dim=(1, 2, 3))).mean()
+
+
+def normal(
+    shape: int | torch.Size, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Unit noise, drawn where the generator lives: the device of the training, without a way to it."""
+    return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
 
 
 Times = Callable[[int, torch.Generator], Tensor]
@@ -46,17 +53,18 @@ Times = Callable[[int, torch.Generator], Tensor]
 
 def timesteps(count: int, generator: torch.Generator) -> Tensor:
     """Uniform over the integers 0 … 999 of a DDPM."""
-    return torch.randint(1000, (count,), generator=generator).double()
+    return torch.randint(1000, (count,), generator=generator, device=generator.device).double()
 
 
 def uniform_times(count: int, generator: torch.Generator) -> Tensor:
     """Uniform over [0, 0.999]: at t = 1 the level would be infinite."""
-    return 0.999 * torch.rand(count, generator=generator, dtype=torch.float64)
+    unit = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
+    return 0.999 * unit
 
 
 def logit_normal_times(count: int, generator: torch.Generator) -> Tensor:
     """1/(1 + e^−n) with n ~ N(0, 1): more of the middle of a flow (Esser et al. 2024, eq. 19)."""
-    return torch.randn(count, generator=generator, dtype=torch.float64).sigmoid()
+    return normal(count, generator, torch.float64).sigmoid()
 
 
 def native_loss(
@@ -76,7 +84,7 @@ def native_loss(
     """
     t = times(len(images), generator)
     sigma = schedule.level(t)[:, None, None, None].to(images)
-    noise = torch.randn(images.shape, generator=generator).to(images)
+    noise = normal(images.shape, generator).to(images)
     labels = drop_labels(labels, model.classes, label_dropout, generator)
     target = noise if prediction == "noise" else schedule.velocity(images, noise, sigma)
     native = schedule.alpha(sigma) * (images + sigma * noise)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from s4s_nb.files import digest
 from s4s_nb.learn.resume import StateFile
@@ -58,41 +58,46 @@ def train(
     batch: int = 64,
     seed: int = 0,
     device: str = "cpu",
+    peak: float = 1e-3,
 ) -> tuple[dict[str, Tensor], dict]:
     """Train ``model`` until ``total_images`` were seen; its EMA weights and a record of the run.
 
     Progress is saved to ``state_file`` every 45 seconds; a run that finds the file goes on from there.
-    Every step draws its batch, noise and dropped labels from a generator seeded by the step, so an
-    interrupted run ends with the same bits as an uninterrupted one (on the CPU, with as many threads).
+    Every step draws its batch, noise and dropped labels from a generator seeded by the step, on the device
+    of the training, so an interrupted run ends with the same bits as an uninterrupted one (on the CPU,
+    with as many threads).
     Under ``torchrun`` every process takes its share of the batch.
 
     Args:
         images: uint8 pixels, which are scaled to [−1, 1], or latents, which are taken as they are.
+        peak: highest learning rate, see :func:`learning_rate`.
 
     Raises:
-        InputError: the file is the state of another training: network, data, loss, total, batch or seed.
+        InputError: the file is the state of another training: network, data, loss, total, batch, seed or
+            peak.
     """
     rank, processes = world(device)
     dev = torch.device(device)
     model.to(dev).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     average = averaged(model, batch)
-    run = identity(model, images, labels, loss_of, total_images, batch, seed)
+    run = identity(model, images, labels, loss_of, total_images, batch, seed) | {"peak": peak}
     kept = StateFile(state_file, run | {"processes": processes})
     record = restore_state(kept.load(), model, average, optimizer)
     objective = Objective(model, loss_of)
     shared = DistributedDataParallel(objective) if processes > 1 else objective
     steps, before = total_images // batch, record["seconds"]
+    images, labels = images.to(dev), labels.to(dev)
     started = saved = time.monotonic()
     stepping = bar(total=steps, initial=record["step"], unit="step", mininterval=2, disable=rank > 0)
     while record["step"] < steps:
         step = record["step"]
-        generator = torch.Generator().manual_seed((seed * 10**9 + step) * processes + rank)
-        chosen = torch.randint(len(images), (batch // processes,), generator=generator)
-        x = scaled(images[chosen].to(dev)).to(memory_format=torch.channels_last)
+        generator = torch.Generator(dev).manual_seed((seed * 10**9 + step) * processes + rank)
+        chosen = torch.randint(len(images), (batch // processes,), generator=generator, device=dev)
+        x = scaled(images[chosen]).to(memory_format=torch.channels_last)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step / steps)
-        loss = update(shared, optimizer, x, labels[chosen].to(dev), generator)
+            group["lr"] = learning_rate(step / steps, peak)
+        loss = update(shared, optimizer, x, labels[chosen], generator)
         average.update_parameters(model)
         now = time.monotonic()
         mean = record["loss"] + (loss - record["loss"]) * max(1 / (step + 1), 0.01)
@@ -121,11 +126,11 @@ def train(
 def averaged(model: nn.Module, batch: int) -> AveragedModel:
     """Exponential moving average of the weights, half-life 40,000 images or a tenth of what was seen."""
 
-    def mean(average: Tensor, parameter: Tensor, updates: Tensor) -> Tensor:
+    def mean(averages: list[Tensor], parameters: list[Tensor], updates: Tensor) -> None:
         decay = 0.5 ** (batch / min(40_000, 0.1 * (float(updates) + 1) * batch))
-        return average.lerp(parameter, 1 - decay)
+        get_ema_multi_avg_fn(decay)(averages, parameters, updates)
 
-    return AveragedModel(model, avg_fn=mean, use_buffers=False)
+    return AveragedModel(model, multi_avg_fn=mean, use_buffers=False)
 
 
 def scaled(images: Tensor) -> Tensor:
