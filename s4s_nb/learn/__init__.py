@@ -18,7 +18,6 @@ import torch
 
 from s4s_nb.distances import check_range
 from s4s_nb.errors import InputError, choose
-from s4s_nb.families import make_student
 from s4s_nb.files import read_json, same_run, write_json
 from s4s_nb.grids import GRIDS, last_levels
 from s4s_nb.learn.loop import Result, learn_student
@@ -26,6 +25,7 @@ from s4s_nb.learn.methods import METHODS
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS, Start, best_start
 from s4s_nb.pairs import PER_SEED, Pairs
+from s4s_nb.siblings import StudentForm
 from s4s_nb.store import PairStore
 from s4s_nb.student import Student
 
@@ -44,8 +44,8 @@ def learn(
     start: str | None = None,
     grid: str | None = None,
     end: float | Literal["race", "learn"] | None = None,
-    order: int = 3,
-    consistent: bool = False,
+    order: int | None = None,
+    consistent: bool | None = None,
     lower_final: bool | None = None,
     pairs: int | None = None,
     validation_pairs: int | None = None,
@@ -63,14 +63,15 @@ def learn(
 
     Args:
         model: a :class:`s4s_nb.models.Model`, bundled or your own.
-        method: s4s moves the coefficients, ld3 the levels, joint all at once, s4s-alt the two in turns;
-            see :mod:`s4s_nb.learn.methods`.
+        method: s4s moves the coefficients, ld3 the levels, joint all at once, s4s-alt the two in turns,
+            whole every number of the table; see :mod:`s4s_nb.learn.methods`.
         start, grid: the classic solver and the grid to start from; a short race picks what is left out.
         end: the last level of the grid; the model's sigma_min if left out. "race" has it picked with start
             and grid from :func:`s4s_nb.grids.last_levels`, "learn" lets it move on from there, as the other
             levels do.
-        order: how many past outputs a step may mix.
-        consistent: keep the weights of a step at a sum of 1.
+        order: how many past outputs a step may mix; those of the method's form, which are 3 or said there,
+            if left out.
+        consistent: keep the weights of a step at a sum of 1; as the method's form has it if left out.
         lower_final: start from the classic solver with its order lowered at the end; as it is used, if
             left out.
         pairs, validation_pairs: how many pairs of the teacher to learn from and to choose by; the method's
@@ -80,8 +81,8 @@ def learn(
         seed: which noises are learned from (:data:`s4s_nb.pairs.PER_SEED`), and the order of batches.
         batch: samples at a time.
         progress: whether bars are shown.
-        options: of :func:`s4s_nb.learn.loop.learn_student`: optimiser, rounds, iterations, radius, and
-            those of the optimiser itself.
+        options: of :func:`s4s_nb.learn.loop.learn_student`: optimiser, turns, rounds, iterations, radius,
+            and those of the optimiser itself.
 
     Returns:
         A :class:`s4s_nb.learn.loop.Result`: ``solver``, the table; ``student``, the module that it is of;
@@ -96,7 +97,7 @@ def learn(
         >>> result = learn(load("fashion"), nfe=5, out="five.safetensors")
         >>> sample(load("fashion"), result.solver, count=16)
     """
-    recipe = choose(METHODS, method, "method")
+    recipe = choose(METHODS, method, "method").of(options.get("turns"))
     for name, value in {"nfe": nfe, "order": order, "pairs": pairs, "seed": seed, "batch": batch}.items():
         if value is not None and (not isinstance(value, int) or value < (name != "seed")):
             raise InputError(f"{name} is a whole number above 0 (a seed may be 0); got {value!r}.")
@@ -109,7 +110,9 @@ def learn(
     if grid is not None:
         choose(GRIDS, grid, "grid")
     file = solver_file(out)
-    starts, grids = [start] if start else list(STARTS), [grid] if grid else list(GRIDS)
+    form = recipe.form
+    starts = [start] if start else list(form.starts or STARTS)
+    grids = [grid] if grid else list(GRIDS)
     ends = (end,)
     if isinstance(end, str):
         choose({"race": 0, "learn": 0}, end, "way to choose a last level")
@@ -117,6 +120,7 @@ def learn(
     built = partial(
         student_for,
         model,
+        form,
         nfe=nfe,
         order=order,
         consistent=consistent,
@@ -144,7 +148,7 @@ def learn(
         "made_for": model.conventions,
         "grid": f"{grid}, moved" if moved else grid,
         "ends": [float(result.solver.sigmas[0]), float(result.solver.sigmas[-1])],
-        "order": order,
+        "order": form.options.get("order", 3) if order is None else order,
         "seed": seed,
     }
     solver = replace(result.solver, info={**result.solver.info, **record})
@@ -183,19 +187,20 @@ def picked(
 
 def student_for(
     model,
+    form: StudentForm,
     start: str,
     grid: str,
     end: float | None,
     nfe: int,
-    order: int,
-    consistent: bool,
+    order: int | None,
+    consistent: bool | None,
     lower_final: bool | None,
     free_end: bool,
 ) -> Student:
-    """The student of a model around a classic solver on a named grid with its last level."""
+    """The student of a form for a model, around a classic solver on a named grid with its last level."""
     lower = STARTS.get(start, False) if lower_final is None else lower_final
-    places = {"schedule": model.schedule, "free_end": free_end}
-    return make_student(start, nfe, model.grid(grid, end), order, consistent, lower, **places)
+    places = {"schedule": model.schedule, "free_end": free_end, "lower_final": lower}
+    return form.student(start, nfe, model.grid(grid, end), order=order, consistent=consistent, **places)
 
 
 def solver_file(out: Path | str | None) -> Path | None:

@@ -4,6 +4,12 @@
     ld3        levels and offsets                    (Tong et al. 2025)
     joint      all of them at once                   (Frankel et al. 2025, algorithm 3)
     s4s-alt    levels and offsets, then coefficients, in turns    (algorithm 2)
+    whole      all of them at once, then every number of the table: history, the first asked level and the
+               input scales, with levels and offsets; no publication's
+    bns        weights of all outputs and of x_0, with the levels (Shaul et al. 2024)
+    gs         all outputs and states, levels and offsets beside a classic solver of those levels
+               (2510.17699)
+    dyweight   weights with a free sum, and time scales           (2603.11607)
 
     repeat K times:   Ξ ← argmin_Ξ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     levels and offsets, φ held
                       φ ← argmin_φ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     coefficients, Ξ held
@@ -11,8 +17,8 @@
 A new method is a new row.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import Any, Literal
 
@@ -21,11 +27,13 @@ from s4s_nb.learn.adam import adam
 from s4s_nb.learn.bfgs import bfgs
 from s4s_nb.learn.gauss_newton import gauss_newton
 from s4s_nb.learn.ld3 import ld3
-from s4s_nb.student import Student
+from s4s_nb.siblings import STUDENTS, StudentForm
+from s4s_nb.student import FURTHER, PARTS, Student
 
 COEFFICIENTS = ("coefficients",)
 TIMES = ("levels", "offsets")
 ALL = COEFFICIENTS + TIMES
+WHOLE = (*FURTHER, *TIMES)
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,8 @@ class Method:
     optimiser: the one that is used if none is named. pairs: from how many it learns.
     own: optimisers that mean another one here, by name: LD3 has a recipe of its own by first order.
     batches: pairs an update, where an optimiser of first order has batches.
+    form: what its student looks like.
+    iterations: of its own optimiser in a turn, where they are not those that the optimiser has.
     """
 
     turns: tuple[tuple[str, ...], ...]
@@ -81,6 +91,8 @@ class Method:
     rounds: int = 1
     own: dict[str, str] = field(default_factory=dict)
     batches: int = 20
+    form: StudentForm = STUDENTS["s4s"]
+    iterations: int | None = None
 
     def tool(self, name: str | None = None, radius: float | None = None) -> Optimiser:
         """The optimiser of a name, or the method's own.
@@ -97,21 +109,32 @@ class Method:
             raise InputError(f"{tool.title} has no relaxed starts; leave the radius out, or learn by adam.")
         return tool
 
+    def of(self, turns: Sequence[Sequence[str]] | None) -> "Method":
+        """The same with other turns; its own if there are none."""
+        return self if turns is None else replace(self, turns=tuple(map(tuple, turns)))
+
+    def length(self, tool: Optimiser, turns: int) -> int:
+        """How many iterations a turn has if none are asked for."""
+        if self.iterations is not None and tool is OPTIMISERS[self.optimiser]:
+            return self.iterations
+        return tool.turn if turns > 1 else tool.whole
+
     def plan(self, student: Student, rounds: int | None = None) -> list[tuple[str, ...]]:
         """The turns of a run, each with those parts that the student has.
 
         Raises:
-            InputError: none of a turn's parts is there, as on a single step, which has no levels to learn.
+            InputError: none of a turn's parts is there, as on a single step, which has no levels to learn;
+                or the student is of another form, without the history that the method learns.
         """
         planned = []
         for turn in self.turns:
-            there = tuple(part for part in turn if getattr(student, part).numel())
+            there = tuple(part for part in turn if part not in PARTS or getattr(student, part).numel())
             student.sizes(there or turn)  # says what is missing
             planned.append(there)
         return planned * (self.rounds if rounds is None else rounds)
 
 
-MethodName = Literal["s4s", "ld3", "joint", "s4s-alt"]
+MethodName = Literal["s4s", "ld3", "joint", "s4s-alt", "whole", "bns", "gs", "dyweight"]
 OptimiserName = Literal["gauss-newton", "bfgs", "adam", "ld3"]
 """The keys of :data:`METHODS` and :data:`OPTIMISERS`, as type checkers and the command line know them."""
 
@@ -120,4 +143,8 @@ METHODS = {
     "ld3": Method((TIMES,), "gauss-newton", pairs=80, own={"adam": "ld3"}, batches=2),
     "joint": Method((ALL,), "bfgs", pairs=160),
     "s4s-alt": Method((TIMES, COEFFICIENTS), "gauss-newton", pairs=80, rounds=8, batches=40),
+    "whole": Method((ALL, WHOLE), "bfgs", pairs=160, form=STUDENTS["whole"], iterations=25),
+    "bns": Method((("coefficients", "history", "levels"),), "bfgs", pairs=160, form=STUDENTS["bns"]),
+    "gs": Method((("history", "first", *TIMES),), "adam", pairs=160, form=STUDENTS["gs"]),
+    "dyweight": Method((("coefficients", "offsets"),), "adam", pairs=160, form=STUDENTS["dyweight"]),
 }
