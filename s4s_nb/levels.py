@@ -68,13 +68,18 @@ def moved_in(clock: Clock, sigmas: Tensor, by: Tensor) -> Tensor:
     """Levels whose time in a clock is moved; by 0 they stay to the bit, whatever the clock rounds.
 
     Raises:
-        DivergedError: a move is no finite number, so that no clock could tell its level.
+        DivergedError: a move is no finite number, or leads where the clock's process has no time, so that
+            no clock could tell its level.
     """
     if not torch.isfinite(by).all():
         raise DivergedError("Levels are moved by NaN or infinity: their parameters are no numbers.")
     time, level = clock
     tau = time(sigmas)
-    return sigmas * (level(tau + by) / level(tau))
+    try:
+        moved = level(tau + by)
+    except InputError as outside:  # said of a user's times; here it is the parameters that went too far
+        raise DivergedError(f"Levels are moved too far. {outside}") from outside
+    return sigmas * (moved / level(tau))
 
 
 @dataclass(frozen=True, eq=False)

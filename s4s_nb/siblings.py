@@ -1,18 +1,17 @@
-"""Students of other methods, and the forms in which methods learn: a form is a row of :data:`STUDENTS`.
+"""Students beside S4S's families: around a table that is given, and with DyWeight's weights.
 
-Most of them are options of the families of :mod:`s4s_nb.families`: which outputs and states a row mixes,
-whether its weights sum to one, in which clock levels divide the way, what an offset is a part of. Two are
-modules of their own: a table that is given, and DyWeight's weights, whose sum moves the nominal level.
+The students of most other methods are options of :func:`s4s_nb.families.make_student`: which outputs and
+states a row mixes, whether its weights sum to one, in which clock levels divide the way, what an offset is
+a part of. Two are not: a table has no classic solver to lie around, and DyWeight's weights move the level
+at which the model is asked.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from s4s_nb.errors import InputError
-from s4s_nb.families import LinearMultistep, make_student
+from s4s_nb.families import LinearMultistep
 from s4s_nb.grids import Grid
 from s4s_nb.solvers import Solver
 from s4s_nb.student import Student
@@ -93,72 +92,6 @@ class DynamicWeights(LinearMultistep):
         return Solver(name, sigmas, torch.eye(len(mixed)).double() + mixed, -mixed, nominal)
 
 
-def dynamic_weights(start: str, nfe: int, grid: Callable[[int], Grid], **options) -> Student:
-    """A :class:`DynamicWeights` as :func:`s4s_nb.families.make_student` makes the others."""
-    return DynamicWeights(start, grid(nfe), **options)
-
-
-@dataclass(frozen=True)
-class StudentForm:
-    """What a method's student looks like.
-
-    starts: the classic solvers around which it lies; the usual ones where there are none.
-    family: makes it from start, nfe, grid and options.
-    options: those in which it differs from S4S's.
-    """
-
-    starts: tuple[str, ...] = ()
-    family: Callable[..., Student] = make_student
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def student(self, start: str, nfe: int, grid: Callable[[int], Grid], **options: Any) -> Student:
-        """The student around a classic solver; options of None are the form's own."""
-        given = {name: value for name, value in options.items() if value is not None}
-        return self.family(start, nfe, grid, **{**self.options, **given})
-
-
-STUDENTS = {
-    "s4s": StudentForm(),
-    "whole": StudentForm(options={"history": "all", "first": True, "scales": True}),
-    "bns": StudentForm(
-        ("flow-ab1",), options={"order": "all", "history": "start", "clock": "native", "width": 0.0}
-    ),
-    "gs": StudentForm(
-        ("dpmpp-3m",),
-        options={
-            "history": "all",
-            "first": True,
-            "clock": "native",
-            "kind": "sticks",
-            "reach": "free",
-            "held": "noise",
-        },
-    ),
-    "dyweight": StudentForm(("ipndm-3",), dynamic_weights, {"reach": "scale"}),
-    "dss": StudentForm(
-        ("flow-ab1",), options={"order": "all", "consistent": True, "clock": "native", "width": 0.0}
-    ),
-    "dss-vp": StudentForm(
-        ("dpmpp-1",), options={"order": "all", "consistent": True, "clock": "native", "width": 0.0}
-    ),
-    "dlms": StudentForm(
-        ("exp-ab3",),
-        options={"order": 4, "consistent": True, "kind": "sticks", "reach": "scale", "width": 0.2},
-    ),
-}
-"""The forms, by name.
-
-    s4s        normalised weights of the last outputs; levels softmax in log σ; offsets in half a gap
-    whole      and all past outputs and states, the first asked level and the input scales: the whole table.
-               What it can do is what BNS can, with the level and the scale of the first evaluation free as
-               well: every input, and the end, is a mixture of x_0 and the outputs so far, N(N+5)/2 + 1
-               numbers (26 at N = 5). Its 39 are other coordinates of these, beside S4S's.
-    bns        velocities of all steps and x_0                (Shaul et al. 2024)
-    gs         all outputs and states, beside DPM-Solver++ 3M on whatever levels; levels by sticks in the
-               native time, asked ones anywhere, the first too  (2510.17699)
-    dyweight   weights of the last three noises, whose sum is the step's length; time scales (2603.11607)
-    dss        all velocities, dss-vp all images, in rows that sum to one; softmax in native time
-               (2505.21114)
-    dlms       the last four images in rows that sum to one, sticks in log σ, time scales of 1 ± 0.2: the
-               table of a Linear Multistep Solver that is the same for all samples (ICLR 2025)
-"""
+def dyweight_student(start: str, nfe: int, grid: Callable[[int], Grid], **options) -> Student:
+    """DyWeight's student with ``nfe`` evaluations; time scales of 1 ± 0.5 in place of levels' offsets."""
+    return DynamicWeights(start, grid(nfe), reach="scale", **options)

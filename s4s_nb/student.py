@@ -58,7 +58,7 @@ class Student(nn.Module):
         width: w, bound of the offsets; 0 for none of them.
         reach: what the bound is a part of. "gap": w g tanh ξ_j, of the smallest gap in the clock (LD3).
             "scale": the native time that the network is told is multiplied by 1 + w tanh ξ_j (DLMS,
-            DyWeight). "free": ξ_j in the clock, without a bound (GS).
+            DyWeight). "free": s_j e^ξ_j, without a bound (GS).
         schedule, held: what a model level means; see :func:`s4s_nb.levels.decoupled`.
         history: "all" adds d and e of all past outputs and states, N² numbers; "start" the state x_0
             alone, a number a row: x_{i+1} += a_i x_0 (1 + σ_{i+1})/(1 + σ_0), which is a_i times the start
@@ -156,7 +156,7 @@ class Student(nn.Module):
     def moved_on(self, asked: Tensor, sigmas: Grid) -> Tensor:
         """Model levels after the first, moved by the offsets."""
         if self.reach == "free":
-            return moved_in(self.clock, asked, self.offsets)
+            return asked * self.offsets.exp()
         by = self.width * self.offsets.tanh()
         if self.reach == "gap":
             return moved_in(self.clock, asked, by * self.clock[0](sigmas).diff().abs().min())

@@ -92,8 +92,8 @@ def student(start: str = "dpmpp-3m", nfe: int = 5, grid=GRID, **options) -> Stud
 
 def student_of(method: str, start: str = "dpmpp-3m") -> Student:
     """The student that a method learns, around its own classic solver if it has one."""
-    form = METHODS[method].form
-    return form.student((form.starts or (start,))[0], 5, GRID)
+    recipe = METHODS[method]
+    return recipe.student(recipe.start or start, 5, GRID, order=recipe.order)
 
 
 def held_out(solver: Solver, count: int = 200) -> float:

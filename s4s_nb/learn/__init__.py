@@ -7,7 +7,7 @@ loop        the one loop in which they run: resume, best on validation, record
 starts      where to start from
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -25,7 +25,6 @@ from s4s_nb.learn.methods import METHODS
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS, Start, best_start
 from s4s_nb.pairs import PER_SEED, Pairs
-from s4s_nb.siblings import StudentForm
 from s4s_nb.store import PairStore
 from s4s_nb.student import Student
 
@@ -44,8 +43,8 @@ def learn(
     start: str | None = None,
     grid: str | None = None,
     end: float | Literal["race", "learn"] | None = None,
-    order: int | None = None,
-    consistent: bool | None = None,
+    order: int | Literal["all"] | None = None,
+    consistent: bool = False,
     lower_final: bool | None = None,
     pairs: int | None = None,
     validation_pairs: int | None = None,
@@ -69,9 +68,8 @@ def learn(
         end: the last level of the grid; the model's sigma_min if left out. "race" has it picked with start
             and grid from :func:`s4s_nb.grids.last_levels`, "learn" lets it move on from there, as the other
             levels do.
-        order: how many past outputs a step may mix; those of the method's form, which are 3 or said there,
-            if left out.
-        consistent: keep the weights of a step at a sum of 1; as the method's form has it if left out.
+        order: how many past outputs a step may mix, or "all"; the method's number if left out.
+        consistent: keep the weights of a step at a sum of 1.
         lower_final: start from the classic solver with its order lowered at the end; as it is used, if
             left out.
         pairs, validation_pairs: how many pairs of the teacher to learn from and to choose by; the method's
@@ -98,7 +96,9 @@ def learn(
         >>> sample(load("fashion"), result.solver, count=16)
     """
     recipe = choose(METHODS, method, "method").of(options.get("turns"))
-    for name, value in {"nfe": nfe, "order": order, "pairs": pairs, "seed": seed, "batch": batch}.items():
+    order = recipe.order if order is None else order
+    whole = {"nfe": nfe, "order": 1 if order == "all" else order, "pairs": pairs, "seed": seed}
+    for name, value in {**whole, "batch": batch}.items():
         if value is not None and (not isinstance(value, int) or value < (name != "seed")):
             raise InputError(f"{name} is a whole number above 0 (a seed may be 0); got {value!r}.")
     count = recipe.pairs if pairs is None else pairs
@@ -110,17 +110,16 @@ def learn(
     if grid is not None:
         choose(GRIDS, grid, "grid")
     file = solver_file(out)
-    form = recipe.form
-    starts = [start] if start else list(form.starts or STARTS)
-    grids = [grid] if grid else list(GRIDS)
+    start = start or recipe.start
+    starts, grids = [start] if start else list(STARTS), [grid] if grid else list(GRIDS)
     ends = (end,)
     if isinstance(end, str):
         choose({"race": 0, "learn": 0}, end, "way to choose a last level")
         ends = last_levels(model.sigma_max, model.sigma_min)
     built = partial(
         student_for,
+        recipe.student,
         model,
-        form,
         nfe=nfe,
         order=order,
         consistent=consistent,
@@ -148,7 +147,7 @@ def learn(
         "made_for": model.conventions,
         "grid": f"{grid}, moved" if moved else grid,
         "ends": [float(result.solver.sigmas[0]), float(result.solver.sigmas[-1])],
-        "order": form.options.get("order", 3) if order is None else order,
+        "order": order,
         "seed": seed,
     }
     solver = replace(result.solver, info={**result.solver.info, **record})
@@ -186,21 +185,22 @@ def picked(
 
 
 def student_for(
+    form: Callable[..., Student],
     model,
-    form: StudentForm,
     start: str,
     grid: str,
     end: float | None,
     nfe: int,
-    order: int | None,
-    consistent: bool | None,
+    order: int | Literal["all"],
+    consistent: bool,
     lower_final: bool | None,
     free_end: bool,
 ) -> Student:
-    """The student of a form for a model, around a classic solver on a named grid with its last level."""
+    """The student of a model around a classic solver on a named grid with its last level."""
     lower = STARTS.get(start, False) if lower_final is None else lower_final
-    places = {"schedule": model.schedule, "free_end": free_end, "lower_final": lower}
-    return form.student(start, nfe, model.grid(grid, end), order=order, consistent=consistent, **places)
+    places = {"schedule": model.schedule, "free_end": free_end, "grid": model.grid(grid, end)}
+    options = {"order": order, "consistent": consistent, "lower_final": lower}
+    return form(start=start, nfe=nfe, **options, **places)
 
 
 def solver_file(out: Path | str | None) -> Path | None:

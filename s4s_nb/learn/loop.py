@@ -125,7 +125,8 @@ def learn_student(
         raise InputError(f"Learning takes rounds, one or more, and iterations; got {rounds} and {count}.")
     tool.check(options)
     if tool.relaxed:
-        options = {"size": recipe.batches, **options}
+        own = recipe.options if tool is recipe.tool() else {}
+        options = {"size": recipe.batches, **own, **options}
         reach = own_radius(tool, radius, problem, student)
         options |= {"starts": RelaxedStarts(problem.train, float(student.sigmas[0]), reach)}
     run = Run(problem, student, method, tool, plan, count, options)

@@ -5,7 +5,10 @@
     joint      all of them at once                   (Frankel et al. 2025, algorithm 3)
     s4s-alt    levels and offsets, then coefficients, in turns    (algorithm 2)
     whole      all of them at once, then every number of the table: history, the first asked level and the
-               input scales, with levels and offsets; no publication's
+               input scales, with levels and offsets; no publication's. What it can do is what BNS can, with
+               level and scale of the first evaluation free as well: every input, and the end, is a mixture
+               of x_0 and the outputs so far, N(N+5)/2 + 1 numbers with the levels (26 at N = 5). Its 39
+               are other coordinates of these.
     bns        weights of all outputs and of x_0, with the levels (Shaul et al. 2024)
     gs         all outputs and states, levels and offsets beside a classic solver of those levels
                (2510.17699)
@@ -19,15 +22,17 @@ A new method is a new row.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
 from s4s_nb.errors import InputError, choose
+from s4s_nb.families import make_student
 from s4s_nb.learn.adam import adam
 from s4s_nb.learn.bfgs import bfgs
 from s4s_nb.learn.gauss_newton import gauss_newton
 from s4s_nb.learn.ld3 import ld3
-from s4s_nb.siblings import STUDENTS, StudentForm
+from s4s_nb.siblings import dyweight_student
 from s4s_nb.student import FURTHER, PARTS, Student
 
 COEFFICIENTS = ("coefficients",)
@@ -81,8 +86,9 @@ class Method:
     optimiser: the one that is used if none is named. pairs: from how many it learns.
     own: optimisers that mean another one here, by name: LD3 has a recipe of its own by first order.
     batches: pairs an update, where an optimiser of first order has batches.
-    form: what its student looks like.
-    iterations: of its own optimiser in a turn, where they are not those that the optimiser has.
+    student: (start, nfe, grid, order, …) → its own form; one of S4S's if left out. start: where that
+        begins, instead of a race. order: how many outputs a step may mix.
+    iterations, options: of its own optimiser in a turn, where they are not those that the optimiser has.
     """
 
     turns: tuple[tuple[str, ...], ...]
@@ -91,8 +97,11 @@ class Method:
     rounds: int = 1
     own: dict[str, str] = field(default_factory=dict)
     batches: int = 20
-    form: StudentForm = STUDENTS["s4s"]
+    student: Callable[..., Student] = make_student
+    start: str | None = None
+    order: int | Literal["all"] = 3
     iterations: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     def tool(self, name: str | None = None, radius: float | None = None) -> Optimiser:
         """The optimiser of a name, or the method's own.
@@ -115,7 +124,7 @@ class Method:
 
     def length(self, tool: Optimiser, turns: int) -> int:
         """How many iterations a turn has if none are asked for."""
-        if self.iterations is not None and tool is OPTIMISERS[self.optimiser]:
+        if self.iterations is not None and tool is self.tool():
             return self.iterations
         return tool.turn if turns > 1 else tool.whole
 
@@ -138,13 +147,53 @@ MethodName = Literal["s4s", "ld3", "joint", "s4s-alt", "whole", "bns", "gs", "dy
 OptimiserName = Literal["gauss-newton", "bfgs", "adam", "ld3"]
 """The keys of :data:`METHODS` and :data:`OPTIMISERS`, as type checkers and the command line know them."""
 
+GS = {"clock": "native", "kind": "sticks", "reach": "free", "held": "noise"}
+"""Levels by sticks in the native time, asked ones anywhere, the noise held: where GS puts them (eq. 14)."""
+
 METHODS = {
     "s4s": Method((COEFFICIENTS,), "gauss-newton", pairs=80),
     "ld3": Method((TIMES,), "gauss-newton", pairs=80, own={"adam": "ld3"}, batches=2),
     "joint": Method((ALL,), "bfgs", pairs=160),
     "s4s-alt": Method((TIMES, COEFFICIENTS), "gauss-newton", pairs=80, rounds=8, batches=40),
-    "whole": Method((ALL, WHOLE), "bfgs", pairs=160, form=STUDENTS["whole"], iterations=25),
-    "bns": Method((("coefficients", "history", "levels"),), "bfgs", pairs=160, form=STUDENTS["bns"]),
-    "gs": Method((("history", "first", *TIMES),), "adam", pairs=160, form=STUDENTS["gs"]),
-    "dyweight": Method((("coefficients", "offsets"),), "adam", pairs=160, form=STUDENTS["dyweight"]),
+    "whole": Method(
+        (ALL, WHOLE),
+        "bfgs",
+        pairs=160,
+        student=partial(make_student, history="all", first=True, scales=True),
+        iterations=25,
+    ),
+    "bns": Method(
+        (("coefficients", "history", "levels"),),
+        "bfgs",
+        pairs=520,
+        student=partial(make_student, history="start", clock="native", width=0.0),
+        start="flow-ab1",
+        order="all",
+    ),
+    "gs": Method(
+        (("history", "first", *TIMES),),
+        "adam",
+        pairs=1400,
+        batches=24,
+        student=partial(make_student, history="all", first=True, **GS),
+        start="dpmpp-3m",
+        iterations=171,
+        options={"learning_rate": 1e-3},
+    ),
+    "dyweight": Method(
+        (("coefficients", "offsets"),),
+        "adam",
+        pairs=10_000,
+        batches=16,
+        student=dyweight_student,
+        start="ipndm-3",
+        iterations=1,
+        options={"learning_rate": 3e-2},
+    ),
 }
+"""The methods, by name. Those of others have their papers' numbers of pairs, updates and rates, for pixels:
+GS 10,000 updates of 24 pairs (epochs are rounded up), DyWeight each noise once; hours on a CPU, where
+``pairs=160, iterations=25`` and a larger ``learning_rate`` are what can be afforded. What differs: BNS is
+learned by BFGS and the model's distance, not by log-MSE; GS has no average of its parameters, and the first
+level in place of an offset; DyWeight's rate has no warm-up, its first evaluation is not free, and its
+distance is not of Inception features."""

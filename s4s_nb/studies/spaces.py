@@ -58,7 +58,7 @@ def at_once(model: Model, nfe: int, pairs: int, iterations: int) -> Begun:
     train, validation = model.pairs("train", pairs), model.pairs("validation", max(1, pairs // 2))
     meter = Meter(model.denoise)
     problem = Problem(meter, train, validation, model.embed)
-    student = METHODS["whole"].form.student(
+    student = METHODS["whole"].student(
         start, nfe, model.grid(grid), lower_final=STARTS[start], schedule=model.schedule
     )
     spent, started = meter.evaluations, time.perf_counter()
