@@ -63,6 +63,7 @@ from s4s_nb.opponents import compare
 from s4s_nb.pairs import SEEDS, Pairs, run, seeded_noise
 from s4s_nb.runtime import map_batches
 from s4s_nb.schedules import VE, Flow, VPCosine, VPDiscrete, VPLinear
+from s4s_nb.siblings import GivenTable
 from s4s_nb.solvers import Solver, solve, trajectory
 from s4s_nb.store import PairStore
 from s4s_nb.student import Student

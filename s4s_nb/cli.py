@@ -112,7 +112,9 @@ def learn_command(
         typer.Option("--start", "--family", help="Classic solver to start from; a race picks one."),
     ] = None,
     grid: Annotated[GridName | None, typer.Option(help="Grid to start from; a race picks one.")] = None,
-    order: Annotated[int, typer.Option(help="How many past outputs a step may mix.", min=1)] = 3,
+    order: Annotated[
+        int | None, typer.Option(help="How many past outputs a step may mix; the method's own.", min=1)
+    ] = None,
     nfe: Nfe = 5,
     lower_final: Annotated[
         bool | None, typer.Option(help="Start with the order lowered at the end; as the solver is used.")

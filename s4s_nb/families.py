@@ -6,6 +6,7 @@ Each is the table of a classic solver with coefficients of O(1) added to its wei
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -234,7 +235,7 @@ def make_student(
     start: str,
     nfe: int,
     grid: Callable[[int], Grid],
-    order: int = 3,
+    order: int | Literal["all"] = 3,
     consistent: bool = False,
     lower_final: bool = False,
     absolute: bool = False,
@@ -242,8 +243,8 @@ def make_student(
 ) -> Student:
     """The student around a classic solver, of the family that it belongs to, with ``nfe`` evaluations.
 
-    ``order``, ``lower_final`` and ``absolute`` are for the families with a memory; a single-step one has
-    none.
+    ``order``, "all" for the whole history, ``lower_final`` and ``absolute`` are for the families with a
+    memory; a single-step one has none.
 
     Example:
         >>> student = make_student("dpmpp-2m", 5, lambda n: karras(n, 80.0, 0.002))
@@ -253,4 +254,5 @@ def make_student(
     if start in LADDERS:
         return SingleStep(start, nfe, grid, consistent=consistent, **places)
     family = PredictorCorrector if start in UNIPC else LinearMultistep
-    return family(start, grid(nfe), order, consistent, lower_final, absolute, **places)
+    past = nfe if order == "all" else order
+    return family(start, grid(nfe), past, consistent, lower_final, absolute, **places)

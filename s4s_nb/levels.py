@@ -25,12 +25,26 @@ from torch import Tensor
 
 from s4s_nb.errors import DivergedError, InputError, choose
 from s4s_nb.grids import Grid, check_grid
-from s4s_nb.schedules import VE, Schedule
+from s4s_nb.schedules import VE, Schedule, native_clock
 from s4s_nb.solvers import Solver
 
 Clock = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 """τ(σ) and its inverse; of a schedule (schedule.time, schedule.level)."""
 LOG: Clock = (torch.log, torch.exp)
+
+
+def clock_of(clock: Clock | str, schedule: Schedule | None = None) -> Clock:
+    """A clock, or that of a name: log σ, σ itself, or the native time of a process, which is that of
+    :func:`s4s_nb.schedules.native_clock` where it has none.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if not isinstance(clock, str):
+        return clock
+    native, plain = native_clock(schedule), VE()
+    named = {"log": LOG, "sigma": (plain.time, plain.level), "native": (native.time, native.level)}
+    return choose(named, clock, "clock")
 
 
 def softmax_shares(shares: Tensor, theta: Tensor) -> Tensor:
@@ -54,13 +68,18 @@ def moved_in(clock: Clock, sigmas: Tensor, by: Tensor) -> Tensor:
     """Levels whose time in a clock is moved; by 0 they stay to the bit, whatever the clock rounds.
 
     Raises:
-        DivergedError: a move is no finite number, so that no clock could tell its level.
+        DivergedError: a move is no finite number, or leads where the clock's process has no time, so that
+            no clock could tell its level.
     """
     if not torch.isfinite(by).all():
         raise DivergedError("Levels are moved by NaN or infinity: their parameters are no numbers.")
     time, level = clock
     tau = time(sigmas)
-    return sigmas * (level(tau + by) / level(tau))
+    try:
+        moved = level(tau + by)
+    except InputError as outside:  # said of a user's times; here it is the parameters that went too far
+        raise DivergedError(f"Levels are moved too far. {outside}") from outside
+    return sigmas * (moved / level(tau))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +135,11 @@ def check_apart(rising: Tensor) -> None:
 
 
 def decoupled(
-    solver: Solver, model_sigmas: Float[Tensor, " n"], schedule: Schedule | None = None, held: str = "data"
+    solver: Solver,
+    model_sigmas: Float[Tensor, " n"],
+    schedule: Schedule | None = None,
+    held: str = "data",
+    scales: Float[Tensor, " n"] | None = None,
 ) -> Solver:
     """The same solver with its model asked at levels s_j of their own.
 
@@ -127,7 +150,11 @@ def decoupled(
 
         ε_j = (κ_j x_j − D_j)/s_j,    to be used as the image x_j − σ_j ε_j = (1 − κ_j r_j) x_j + r_j D_j,
 
-    r_j = σ_j/s_j, which is linear in what the table mixes anyway.
+    r_j = σ_j/s_j, which is linear in what the table mixes anyway. A solver that has model levels and
+    input scales already is moved on from those.
+
+    Args:
+        scales: κ_j in place of those of the schedule.
 
     Raises:
         InputError: ``held`` is neither "data" nor "noise".
@@ -135,9 +162,9 @@ def decoupled(
     choose({"data": 0, "noise": 0}, held, "meaning of a model level")
     process = schedule or VE()
     sigmas = solver.model_sigmas
-    kappa = process.alpha(sigmas) / process.alpha(model_sigmas)
+    kappa = process.alpha(sigmas) / process.alpha(model_sigmas) if scales is None else scales
     A, B = solver.A, solver.B
     if held == "noise":
         r = sigmas / model_sigmas
-        A, B = A + B * (1 - kappa * r), B * r
-    return Solver(solver.name, solver.sigmas, A, B, model_sigmas, kappa, solver.info)
+        A, B = A + B * (1 - kappa * r) * solver.kappa, B * r
+    return Solver(solver.name, solver.sigmas, A, B, model_sigmas, solver.kappa * kappa, solver.info)

@@ -77,7 +77,8 @@ def study_command(
             help="uniform: S4S against its start, everywhere; alt: S4S-Alt and all other methods;"
             " seeds: other draws of the pairs; transfer: solvers used where they were not learned;"
             " optimisers: what Gauss-Newton and Adam cost;"
-            " ablations: what each choice does."
+            " ablations: what each choice does;"
+            " spaces: S4S's space and the whole table."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.json; goes on from it.")] = None,

@@ -21,7 +21,7 @@ from s4s_nb.pairs import PER_SEED
 from s4s_nb.runtime import own_device
 from s4s_nb.solvers import Solver
 
-StudyName = Literal["uniform", "alt", "seeds", "transfer", "optimisers", "ablations"]
+StudyName = Literal["uniform", "alt", "seeds", "transfer", "optimisers", "ablations", "spaces"]
 SettingName = Literal[
     "fashion", "fashion-guided", "faces", "faces-latent", "faces-latent-guided", "faces-flow"
 ]
@@ -45,7 +45,10 @@ SolverName = Annotated[
 ]
 MethodOption = Annotated[
     MethodName,
-    typer.Option(help="s4s: coefficients; ld3: levels; joint: both at once; s4s-alt: both in turns."),
+    typer.Option(
+        help="s4s: coefficients; ld3: levels; joint: both at once; s4s-alt: both in turns;"
+        " whole: joint, then every number of the table; bns, gs, dyweight: as in their papers."
+    ),
 ]
 Side = Annotated[
     int | None,

@@ -8,6 +8,7 @@ from torch import Tensor
 from s4s_nb.classic import make_solver
 from s4s_nb.families import make_student
 from s4s_nb.grids import log_snr
+from s4s_nb.learn.methods import METHODS
 from s4s_nb.learn.problem import Problem
 from s4s_nb.mixtures import GaussianMixture
 from s4s_nb.pairs import Pairs, run, seeded_noise
@@ -87,6 +88,12 @@ def problem(train: int = 40, validation: int = 20, batch: int = 20, **other) -> 
 def student(start: str = "dpmpp-3m", nfe: int = 5, grid=GRID, **options) -> Student:
     """A student for the mixture, at zero."""
     return make_student(start, nfe, grid, **options)
+
+
+def student_of(method: str, start: str = "dpmpp-3m") -> Student:
+    """The student that a method learns, around its own classic solver if it has one."""
+    recipe = METHODS[method]
+    return recipe.student(recipe.start or start, 5, GRID, order=recipe.order)
 
 
 def held_out(solver: Solver, count: int = 200) -> float:

@@ -31,7 +31,7 @@ from s4s_nb.models.bundled import SETTINGS, load
 from s4s_nb.pairs import run, seeded_noise
 from s4s_nb.schedules import VE, VPCosine, VPDiscrete
 from s4s_nb.solvers import solve
-from tests.problems import F64, MIXTURE, problem, same_bits, student
+from tests.problems import F64, MIXTURE, problem, same_bits, student, student_of
 
 LEVELS = karras(5, 10.0, 0.01)
 SOLVERS = [
@@ -307,7 +307,7 @@ def stepped(x, sigma):
 )
 def test_a_hidden_gradient_is_found(net, method, optimiser):
     with pytest.raises(InputError, match="gradient of the denoiser is not .* gauss-newton"):
-        learn_student(problem(denoise=net), student(), method, optimiser, progress=False)
+        learn_student(problem(denoise=net), student_of(method), method, optimiser, progress=False)
 
 
 def test_that_in_sigma_is_needed_where_levels_move():

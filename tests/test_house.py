@@ -15,7 +15,7 @@ READING_ORDER = (
     # solving
     "schedules denoisers mixtures solvers grids multistep single_step classic",
     # learning, and the distances to learn by
-    "levels student families pairs store distances frechet pictures",
+    "levels student families siblings pairs store distances frechet pictures",
     "learn.tangents learn.problem learn.gradients learn.gauss_newton learn.bfgs learn.relaxed learn.adam"
     " learn.ld3 learn.methods learn.resume learn.loop learn.starts learn",
     # judging
@@ -24,7 +24,8 @@ READING_ORDER = (
     "models.unet models.dit models.classifier models.autoencoder models models.bundled models.cards",
     # where the bundled files come from, and the tables of results
     "training.datasets training.losses training.train training.recipes training.bundle",
-    "studies.sweep studies.ablations studies.transfer studies.settings studies.tour studies.bench",
+    "studies.sweep studies.ablations studies.spaces studies.transfer studies.settings studies.tour"
+    " studies.bench",
     # the course
     "course.checks.diagnosis course.checks.notebook_* course.checks",
     "course.plots course.widgets course.notebook course.nbval_rules course.refresh",

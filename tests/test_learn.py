@@ -16,7 +16,18 @@ from s4s_nb.learn.problem import Problem, paired_gain
 from s4s_nb.models import Model
 from s4s_nb.pairs import Pairs, run, seeded_noise
 from s4s_nb.solvers import Solver, solve
-from tests.problems import F64, GRID, MIXTURE, TABLE, identity, pairs, problem, same_bits, student
+from tests.problems import (
+    F64,
+    GRID,
+    MIXTURE,
+    TABLE,
+    identity,
+    pairs,
+    problem,
+    same_bits,
+    student,
+    student_of,
+)
 
 NEWTON = {"optimiser": "gauss-newton", "progress": False}
 
@@ -112,7 +123,7 @@ def test_what_is_kept_never_gets_worse_and_alternation_beats_each_half():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_moves_its_parts_and_no_others(method):
-    here = student("unipc-3-bh2")
+    here = student_of(method, "unipc-3-bh2")
     learn_student(problem(), here, method, rounds=1, iterations=2, **NEWTON)
     moved = {name for name, p in here.named_parameters() if p.any()}
     assert moved == {part for turn in METHODS[method].turns for part in turn}

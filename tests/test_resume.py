@@ -21,7 +21,7 @@ from s4s_nb.mixtures import GaussianMixture
 from s4s_nb.pairs import Pairs
 from s4s_nb.schedules import VPLinear
 from tests.forked_learning import LEARN, everything
-from tests.problems import F64, MIXTURE, identity, pairs, problem, same_bits, student
+from tests.problems import F64, MIXTURE, identity, pairs, problem, same_bits, student, student_of
 
 
 @pytest.mark.parametrize("way", LEARN)
@@ -56,7 +56,9 @@ def test_stopped_after_any_of_its_saves_it_goes_on_with_the_same_bits(
 
     def learn(state: Path | None = None) -> tuple:
         given = problem(train=10, validation=10)
-        return everything(learn_student(given, student(), method, optimiser, state_file=state, **options))
+        return everything(
+            learn_student(given, student_of(method), method, optimiser, state_file=state, **options)
+        )
 
     def counted(self, state, stop_at=None):
         nonlocal saves

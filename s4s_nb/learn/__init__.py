@@ -7,7 +7,7 @@ loop        the one loop in which they run: resume, best on validation, record
 starts      where to start from
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -18,7 +18,6 @@ import torch
 
 from s4s_nb.distances import check_range
 from s4s_nb.errors import InputError, choose
-from s4s_nb.families import make_student
 from s4s_nb.files import read_json, same_run, write_json
 from s4s_nb.grids import GRIDS, last_levels
 from s4s_nb.learn.loop import Result, learn_student
@@ -44,7 +43,7 @@ def learn(
     start: str | None = None,
     grid: str | None = None,
     end: float | Literal["race", "learn"] | None = None,
-    order: int = 3,
+    order: int | Literal["all"] | None = None,
     consistent: bool = False,
     lower_final: bool | None = None,
     pairs: int | None = None,
@@ -63,13 +62,13 @@ def learn(
 
     Args:
         model: a :class:`s4s_nb.models.Model`, bundled or your own.
-        method: s4s moves the coefficients, ld3 the levels, joint all at once, s4s-alt the two in turns;
-            see :mod:`s4s_nb.learn.methods`.
+        method: s4s moves the coefficients, ld3 the levels, joint all at once, s4s-alt the two in turns,
+            whole every number of the table; see :mod:`s4s_nb.learn.methods`.
         start, grid: the classic solver and the grid to start from; a short race picks what is left out.
         end: the last level of the grid; the model's sigma_min if left out. "race" has it picked with start
             and grid from :func:`s4s_nb.grids.last_levels`, "learn" lets it move on from there, as the other
             levels do.
-        order: how many past outputs a step may mix.
+        order: how many past outputs a step may mix, or "all"; the method's number if left out.
         consistent: keep the weights of a step at a sum of 1.
         lower_final: start from the classic solver with its order lowered at the end; as it is used, if
             left out.
@@ -80,8 +79,8 @@ def learn(
         seed: which noises are learned from (:data:`s4s_nb.pairs.PER_SEED`), and the order of batches.
         batch: samples at a time.
         progress: whether bars are shown.
-        options: of :func:`s4s_nb.learn.loop.learn_student`: optimiser, rounds, iterations, radius, and
-            those of the optimiser itself.
+        options: of :func:`s4s_nb.learn.loop.learn_student`: optimiser, turns, rounds, iterations, radius,
+            and those of the optimiser itself.
 
     Returns:
         A :class:`s4s_nb.learn.loop.Result`: ``solver``, the table; ``student``, the module that it is of;
@@ -96,8 +95,10 @@ def learn(
         >>> result = learn(load("fashion"), nfe=5, out="five.safetensors")
         >>> sample(load("fashion"), result.solver, count=16)
     """
-    recipe = choose(METHODS, method, "method")
-    for name, value in {"nfe": nfe, "order": order, "pairs": pairs, "seed": seed, "batch": batch}.items():
+    recipe = choose(METHODS, method, "method").of(options.get("turns"))
+    order = recipe.order if order is None else order
+    whole = {"nfe": nfe, "order": 1 if order == "all" else order, "pairs": pairs, "seed": seed}
+    for name, value in {**whole, "batch": batch}.items():
         if value is not None and (not isinstance(value, int) or value < (name != "seed")):
             raise InputError(f"{name} is a whole number above 0 (a seed may be 0); got {value!r}.")
     count = recipe.pairs if pairs is None else pairs
@@ -109,6 +110,7 @@ def learn(
     if grid is not None:
         choose(GRIDS, grid, "grid")
     file = solver_file(out)
+    start = start or recipe.start
     starts, grids = [start] if start else list(STARTS), [grid] if grid else list(GRIDS)
     ends = (end,)
     if isinstance(end, str):
@@ -116,6 +118,7 @@ def learn(
         ends = last_levels(model.sigma_max, model.sigma_min)
     built = partial(
         student_for,
+        recipe.student,
         model,
         nfe=nfe,
         order=order,
@@ -182,20 +185,22 @@ def picked(
 
 
 def student_for(
+    form: Callable[..., Student],
     model,
     start: str,
     grid: str,
     end: float | None,
     nfe: int,
-    order: int,
+    order: int | Literal["all"],
     consistent: bool,
     lower_final: bool | None,
     free_end: bool,
 ) -> Student:
     """The student of a model around a classic solver on a named grid with its last level."""
     lower = STARTS.get(start, False) if lower_final is None else lower_final
-    places = {"schedule": model.schedule, "free_end": free_end}
-    return make_student(start, nfe, model.grid(grid, end), order, consistent, lower, **places)
+    places = {"schedule": model.schedule, "free_end": free_end, "grid": model.grid(grid, end)}
+    options = {"order": order, "consistent": consistent, "lower_final": lower}
+    return form(start=start, nfe=nfe, **options, **places)
 
 
 def solver_file(out: Path | str | None) -> Path | None:

@@ -16,7 +16,7 @@ from s4s_nb.learn.relaxed import RelaxedStarts
 from s4s_nb.learn.resume import StateFile
 from s4s_nb.runtime import bar
 from s4s_nb.solvers import Solver
-from s4s_nb.student import PARTS, Student
+from s4s_nb.student import FURTHER, PARTS, Student
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def learn_student(
     radius: float | None = None,
     state_file: Path | None = None,
     progress: bool = True,
+    turns: Sequence[Sequence[str]] | None = None,
     **options: Any,
 ) -> Result:
     """Learn a student in place, by one of :data:`s4s_nb.learn.METHODS`.
@@ -108,6 +109,7 @@ def learn_student(
             own recipe has LD3's.
         state_file: where progress is kept; a run that finds it goes on from there and ends with the same
             bits as one that was never stopped.
+        turns: what moves, turn by turn, in place of the method's turns.
         options: of the optimiser, as ``derivatives`` or ``learning_rate``.
 
     Raises:
@@ -115,15 +117,16 @@ def learn_student(
             not have, a radius that is negative or for an optimiser that has none, a state of another run,
             or a gradient that differences do not confirm (:mod:`s4s_nb.learn.gradients`).
     """
-    recipe = choose(METHODS, method, "method")
+    recipe = choose(METHODS, method, "method").of(turns)
     tool = recipe.tool(optimiser, radius)
     plan = recipe.plan(student, rounds)
-    count = iterations if iterations is not None else (tool.turn if len(plan) > 1 else tool.whole)
+    count = iterations if iterations is not None else recipe.length(tool, len(plan))
     if not plan or count < 0:
         raise InputError(f"Learning takes rounds, one or more, and iterations; got {rounds} and {count}.")
     tool.check(options)
     if tool.relaxed:
-        options = {"size": recipe.batches, **options}
+        own = recipe.options if tool is recipe.tool() else {}
+        options = {"size": recipe.batches, **own, **options}
         reach = own_radius(tool, radius, problem, student)
         options |= {"starts": RelaxedStarts(problem.train, float(student.sigmas[0]), reach)}
     run = Run(problem, student, method, tool, plan, count, options)
@@ -182,7 +185,7 @@ class Run:
     @property
     def there(self) -> tuple[str, ...]:
         """The parts that the student has."""
-        return tuple(part for part in PARTS if getattr(self.student, part).numel())
+        return tuple(part for part in PARTS + FURTHER if getattr(self.student, part).numel())
 
     def names(self) -> dict[str, str]:
         """What a record calls the run."""
@@ -231,12 +234,8 @@ class Run:
     def go_on(self, state: dict[str, Any], progress: bool) -> None:
         """Learn from a state to the end."""
         total = len(self.plan) * self.count
-        learning = bar(
-            total=total,
-            desc=f"{self.method} from {self.student.start}",
-            disable=not progress,
-            mininterval=1,
-        )
+        title = f"{self.method} from {self.student.start}"
+        learning = bar(total=total, desc=title, disable=not progress, mininterval=1)
         while state["turn"] < len(self.plan):
             parts = self.plan[state["turn"]]
             for _ in self.steps(state, parts):

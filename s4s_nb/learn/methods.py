@@ -4,6 +4,15 @@
     ld3        levels and offsets                    (Tong et al. 2025)
     joint      all of them at once                   (Frankel et al. 2025, algorithm 3)
     s4s-alt    levels and offsets, then coefficients, in turns    (algorithm 2)
+    whole      all of them at once, then every number of the table: history, the first asked level and the
+               input scales, with levels and offsets; no publication's. What it can do is what BNS can, with
+               level and scale of the first evaluation free as well: every input, and the end, is a mixture
+               of x_0 and the outputs so far, N(N+5)/2 + 1 numbers with the levels (26 at N = 5). Its 39
+               are other coordinates of these.
+    bns        weights of all outputs and of x_0, with the levels (Shaul et al. 2024)
+    gs         all outputs and states, levels and offsets beside a classic solver of those levels
+               (2510.17699)
+    dyweight   weights with a free sum, and time scales           (2603.11607)
 
     repeat K times:   Ξ ← argmin_Ξ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     levels and offsets, φ held
                       φ ← argmin_φ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     coefficients, Ξ held
@@ -11,21 +20,25 @@
 A new method is a new row.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
 from s4s_nb.errors import InputError, choose
+from s4s_nb.families import make_student
 from s4s_nb.learn.adam import adam
 from s4s_nb.learn.bfgs import bfgs
 from s4s_nb.learn.gauss_newton import gauss_newton
 from s4s_nb.learn.ld3 import ld3
-from s4s_nb.student import Student
+from s4s_nb.siblings import dyweight_student
+from s4s_nb.student import FURTHER, PARTS, Student
 
 COEFFICIENTS = ("coefficients",)
 TIMES = ("levels", "offsets")
 ALL = COEFFICIENTS + TIMES
+WHOLE = (*FURTHER, *TIMES)
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,9 @@ class Method:
     optimiser: the one that is used if none is named. pairs: from how many it learns.
     own: optimisers that mean another one here, by name: LD3 has a recipe of its own by first order.
     batches: pairs an update, where an optimiser of first order has batches.
+    student: (start, nfe, grid, order, …) → its own form; one of S4S's if left out. start: where that
+        begins, instead of a race. order: how many outputs a step may mix.
+    iterations, options: of its own optimiser in a turn, where they are not those that the optimiser has.
     """
 
     turns: tuple[tuple[str, ...], ...]
@@ -81,6 +97,11 @@ class Method:
     rounds: int = 1
     own: dict[str, str] = field(default_factory=dict)
     batches: int = 20
+    student: Callable[..., Student] = make_student
+    start: str | None = None
+    order: int | Literal["all"] = 3
+    iterations: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     def tool(self, name: str | None = None, radius: float | None = None) -> Optimiser:
         """The optimiser of a name, or the method's own.
@@ -97,27 +118,82 @@ class Method:
             raise InputError(f"{tool.title} has no relaxed starts; leave the radius out, or learn by adam.")
         return tool
 
+    def of(self, turns: Sequence[Sequence[str]] | None) -> "Method":
+        """The same with other turns; its own if there are none."""
+        return self if turns is None else replace(self, turns=tuple(map(tuple, turns)))
+
+    def length(self, tool: Optimiser, turns: int) -> int:
+        """How many iterations a turn has if none are asked for."""
+        if self.iterations is not None and tool is self.tool():
+            return self.iterations
+        return tool.turn if turns > 1 else tool.whole
+
     def plan(self, student: Student, rounds: int | None = None) -> list[tuple[str, ...]]:
         """The turns of a run, each with those parts that the student has.
 
         Raises:
-            InputError: none of a turn's parts is there, as on a single step, which has no levels to learn.
+            InputError: none of a turn's parts is there, as on a single step, which has no levels to learn;
+                or the student is of another form, without the history that the method learns.
         """
         planned = []
         for turn in self.turns:
-            there = tuple(part for part in turn if getattr(student, part).numel())
+            there = tuple(part for part in turn if part not in PARTS or getattr(student, part).numel())
             student.sizes(there or turn)  # says what is missing
             planned.append(there)
         return planned * (self.rounds if rounds is None else rounds)
 
 
-MethodName = Literal["s4s", "ld3", "joint", "s4s-alt"]
+MethodName = Literal["s4s", "ld3", "joint", "s4s-alt", "whole", "bns", "gs", "dyweight"]
 OptimiserName = Literal["gauss-newton", "bfgs", "adam", "ld3"]
 """The keys of :data:`METHODS` and :data:`OPTIMISERS`, as type checkers and the command line know them."""
+
+GS = {"clock": "native", "kind": "sticks", "reach": "free", "held": "noise"}
+"""Levels by sticks in the native time, asked ones anywhere, the noise held: where GS puts them (eq. 14)."""
 
 METHODS = {
     "s4s": Method((COEFFICIENTS,), "gauss-newton", pairs=80),
     "ld3": Method((TIMES,), "gauss-newton", pairs=80, own={"adam": "ld3"}, batches=2),
     "joint": Method((ALL,), "bfgs", pairs=160),
     "s4s-alt": Method((TIMES, COEFFICIENTS), "gauss-newton", pairs=80, rounds=8, batches=40),
+    "whole": Method(
+        (ALL, WHOLE),
+        "bfgs",
+        pairs=160,
+        student=partial(make_student, history="all", first=True, scales=True),
+        iterations=25,
+    ),
+    "bns": Method(
+        (("coefficients", "history", "levels"),),
+        "bfgs",
+        pairs=520,
+        student=partial(make_student, history="start", clock="native", width=0.0),
+        start="flow-ab1",
+        order="all",
+    ),
+    "gs": Method(
+        (("history", "first", *TIMES),),
+        "adam",
+        pairs=1400,
+        batches=24,
+        student=partial(make_student, history="all", first=True, **GS),
+        start="dpmpp-3m",
+        iterations=171,
+        options={"learning_rate": 1e-3},
+    ),
+    "dyweight": Method(
+        (("coefficients", "offsets"),),
+        "adam",
+        pairs=10_000,
+        batches=16,
+        student=dyweight_student,
+        start="ipndm-3",
+        iterations=1,
+        options={"learning_rate": 3e-2},
+    ),
 }
+"""The methods, by name. Those of others have their papers' numbers of pairs, updates and rates, for pixels:
+GS 10,000 updates of 24 pairs (epochs are rounded up), DyWeight each noise once; hours on a CPU, where
+``pairs=160, iterations=25`` and a larger ``learning_rate`` are what can be afforded. What differs: BNS is
+learned by BFGS and the model's distance, not by log-MSE; GS has no average of its parameters, and the first
+level in place of an offset; DyWeight's rate has no warm-up, its first evaluation is not free, and its
+distance is not of Inception features."""
