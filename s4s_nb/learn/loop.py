@@ -121,9 +121,10 @@ def learn_student(
     count = iterations if iterations is not None else (tool.turn if len(plan) > 1 else tool.whole)
     if not plan or count < 0:
         raise InputError(f"Learning takes rounds, one or more, and iterations; got {rounds} and {count}.")
-    tool.check(options)
+    tool.check(options, problem)
     if tool.relaxed:
-        options = {"size": recipe.batches, **options}
+        own = recipe.options if tool is recipe.tool() else {}
+        options = {"size": recipe.batches, **own, **options}
         reach = own_radius(tool, radius, problem, student)
         options |= {"starts": RelaxedStarts(problem.train, float(student.sigmas[0]), reach)}
     run = Run(problem, student, method, tool, plan, count, options)
@@ -282,9 +283,9 @@ class Run:
         if not kept:
             self.set(self.first)
         names = "method optimiser family start pairs validation_pairs iterations radius"
-        record = {
-            **{name: self.known[name] for name in names.split()},
-            **self.known["options"],
+        record = {name: self.known[name] for name in names.split()} | self.known["options"]
+        record |= {
+            **self.problem.compared(),
             "turns": state["turns"],
             "validation_start": state["history"][0][2],
             "validation_best": state["best.value"] if kept else state["history"][0][2],

@@ -4,6 +4,8 @@
     ld3        levels and offsets                    (Tong et al. 2025)
     joint      all of them at once                   (Frankel et al. 2025, algorithm 3)
     s4s-alt    levels and offsets, then coefficients, in turns    (algorithm 2)
+    dss        coefficients and levels, along the teacher's way, by Lion      (Wang et al. 2025)
+    dlms       all, step by step along the teacher's way, by Adam             (Liang et al. 2025)
 
     repeat K times:   Ξ ← argmin_Ξ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     levels and offsets, φ held
                       φ ← argmin_φ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     coefficients, Ξ held
@@ -16,11 +18,18 @@ from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any, Literal
 
+from s4s_nb.classic import ClassicName
+from s4s_nb.distilled import distilled_student
 from s4s_nb.errors import InputError, choose
+from s4s_nb.grids import GridName
 from s4s_nb.learn.adam import adam
 from s4s_nb.learn.bfgs import bfgs
+from s4s_nb.learn.embeddings import EmbeddingName
 from s4s_nb.learn.gauss_newton import gauss_newton
 from s4s_nb.learn.ld3 import ld3
+from s4s_nb.learn.objectives import ObjectiveName
+from s4s_nb.learn.problem import Problem
+from s4s_nb.search import search_student
 from s4s_nb.student import Student
 
 COEFFICIENTS = ("coefficients",)
@@ -47,11 +56,17 @@ class Optimiser:
     relaxed: bool = False
     gradients: bool = True
 
-    def check(self, options: Mapping[str, Any]) -> None:
-        """:class:`InputError` for options that the optimiser does not have; those of the run are known."""
+    def check(self, options: Mapping[str, Any], problem: Problem) -> None:
+        """:class:`InputError` for options that the optimiser does not have, those of the run are known; and
+        for gradients that stop between the steps, where it needs those of the value."""
         own = dict.fromkeys(list(signature(self.learn).parameters)[OF_THE_RUN:])
         for name in options:
             choose(own, name, f"option of {self.title}")
+        if problem.aim.cut and not self.relaxed:
+            raise InputError(
+                f"The objective {problem.objective} stops gradients between the steps, which is for adam"
+                f" alone; {self.title} learns the objective trajectory, the same without."
+            )
 
 
 OF_THE_RUN = 5
@@ -73,6 +88,12 @@ class Method:
     optimiser: the one that is used if none is named. pairs: from how many it learns.
     own: optimisers that mean another one here, by name: LD3 has a recipe of its own by first order.
     batches: pairs an update, where an optimiser of first order has batches.
+    objective, embed: what is compared, and under which embedding; names of
+        :data:`s4s_nb.learn.objectives.OBJECTIVES` and of :mod:`s4s_nb.learn.embeddings`.
+    student: (start, nfe, grid, order, …) → its own form; one of S4S's if left out. start, grid: where that
+        begins, instead of a race. order: how many outputs a step may mix.
+    teacher: its own, as solver, evaluations and grid; the model's if left out.
+    options: of its own optimiser.
     """
 
     turns: tuple[tuple[str, ...], ...]
@@ -81,6 +102,14 @@ class Method:
     rounds: int = 1
     own: dict[str, str] = field(default_factory=dict)
     batches: int = 20
+    objective: ObjectiveName = "end"
+    embed: EmbeddingName = "own"
+    student: Callable[..., Student] | None = None
+    start: str | None = None
+    grid: GridName | None = None
+    order: int = 3
+    teacher: tuple[ClassicName, int, GridName] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     def tool(self, name: str | None = None, radius: float | None = None) -> Optimiser:
         """The optimiser of a name, or the method's own.
@@ -111,7 +140,7 @@ class Method:
         return planned * (self.rounds if rounds is None else rounds)
 
 
-MethodName = Literal["s4s", "ld3", "joint", "s4s-alt"]
+MethodName = Literal["s4s", "ld3", "joint", "s4s-alt", "dss", "dlms"]
 OptimiserName = Literal["gauss-newton", "bfgs", "adam", "ld3"]
 """The keys of :data:`METHODS` and :data:`OPTIMISERS`, as type checkers and the command line know them."""
 
@@ -120,4 +149,29 @@ METHODS = {
     "ld3": Method((TIMES,), "gauss-newton", pairs=80, own={"adam": "ld3"}, batches=2),
     "joint": Method((ALL,), "bfgs", pairs=160),
     "s4s-alt": Method((TIMES, COEFFICIENTS), "gauss-newton", pairs=80, rounds=8, batches=40),
+    "dss": Method(
+        (("coefficients", "levels"),),
+        "adam",
+        pairs=160,
+        batches=4,
+        objective="dss",
+        embed="states",
+        student=search_student,
+        start="euler",
+        grid="uniform",
+        teacher=("euler", 100, "uniform"),
+        options={"rule": "Lion", "learning_rate": 1e-2, "cosine": False},
+    ),
+    "dlms": Method(
+        (ALL,),
+        "adam",
+        pairs=160,
+        batches=20,
+        objective="dlms",
+        student=distilled_student,
+        start="plms",
+        grid="uniform",
+        order=4,
+        options={"learning_rate": 5e-3, "cosine": False, "ema": 0.95},
+    ),
 }
