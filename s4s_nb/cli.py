@@ -24,6 +24,7 @@ from s4s_nb.models.cards import cards, listing
 from s4s_nb.opponents import compare
 from s4s_nb.options import (
     Device,
+    EmbedOption,
     End,
     GridOption,
     Json,
@@ -32,9 +33,11 @@ from s4s_nb.options import (
     ModelName,
     Nfe,
     NfeOfOne,
+    ObjectiveOption,
     Samples,
     Seed,
     SettingName,
+    SetWeight,
     Side,
     SolverName,
     Transfer,
@@ -113,7 +116,7 @@ def learn_command(
     ] = None,
     grid: Annotated[GridName | None, typer.Option(help="Grid to start from; a race picks one.")] = None,
     order: Annotated[
-        int | None, typer.Option(help="How many past outputs a step may mix; the method's own.", min=1)
+        int | None, typer.Option(help="Past outputs that a step may mix; the method's own.", min=1)
     ] = None,
     nfe: Nfe = 5,
     lower_final: Annotated[
@@ -129,6 +132,9 @@ def learn_command(
     radius: Annotated[
         float | None, typer.Option(help="Of relaxed starts, in units of unit noise; for adam.", min=0)
     ] = None,
+    objective: ObjectiveOption = None,
+    embed: EmbedOption = None,
+    set_weight: SetWeight = 0.0,
     side: Side = None,
     pairs: Annotated[int | None, typer.Option(help="Teacher pairs; half as many more validate.")] = None,
     samples: Samples = 500,
@@ -148,6 +154,7 @@ def learn_command(
         raise InputError(f"A radius is a finite number; got {radius}.")
     loaded = find_model(model, device, side)
     how = {"start": start, "grid": grid, "order": order, "lower_final": lower_final, "pairs": pairs}
+    how |= {"objective": objective, "embed": embed, "set_weight": set_weight}
     how |= {"optimiser": optimiser, "rounds": rounds, "iterations": iterations, "radius": radius}
     result = learn(loaded, nfe, method, out=file, seed=seed, **how)
     solver = result.solver

@@ -14,7 +14,9 @@ from s4s_nb.atomic import check_ordinary
 from s4s_nb.errors import InputError
 from s4s_nb.files import write_json
 from s4s_nb.grids import GridName
+from s4s_nb.learn.embeddings import EmbeddingName
 from s4s_nb.learn.methods import MethodName
+from s4s_nb.learn.objectives import ObjectiveName
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import find_solver, load
 from s4s_nb.pairs import PER_SEED
@@ -46,9 +48,21 @@ SolverName = Annotated[
 MethodOption = Annotated[
     MethodName,
     typer.Option(
-        help="s4s: coefficients; ld3: levels; joint: both at once; s4s-alt: both in turns;"
-        " whole: joint, then every number of the table; bns, gs, dyweight: as in their papers."
+        help="s4s: coefficients; ld3: levels; joint: both at once; s4s-alt: both in turns; whole: joint,"
+        " then every number of the table; dss, dlms: along the teacher's way; bns, gs, dyweight: their"
+        " papers'."
     ),
+]
+ObjectiveOption = Annotated[
+    ObjectiveName | None,
+    typer.Option("--objective", help="What is compared, end points or the way; the method's if left out."),
+]
+EmbedOption = Annotated[
+    EmbeddingName | None,
+    typer.Option("--embed", help="In which space end points are compared; the method's if left out."),
+]
+SetWeight = Annotated[
+    float, typer.Option(help="Of a term that compares a batch's moments with the teacher's.", min=0)
 ]
 Side = Annotated[
     int | None,

@@ -1,6 +1,6 @@
 """Teacher trajectories: pairs of a noise and the end point that a many-step solver gives it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -42,13 +42,41 @@ def seeded_noise(split: str, count: int, shape: tuple[int, ...], first: int = 0)
 
 
 @dataclass(frozen=True)
+class Way:
+    """The teacher's states on its way, (n, k, …), and the k falling levels at which they are known."""
+
+    levels: Float[Tensor, " k"]
+    states: Tensor
+
+    def __getitem__(self, chosen: slice | Tensor) -> "Way":
+        return Way(self.levels, self.states[chosen])
+
+    def at(self, sigma: Tensor) -> Tensor:
+        """The states (n, …) at a level, or at one a sample (n,), differentiable in it.
+
+        They lie on a straight line between the two nearest ones, as Euler's method itself goes.
+        """
+        levels = self.levels.to(sigma)
+        low = torch.searchsorted(-levels, -sigma.detach()).clamp(1, len(levels) - 1)
+        share = (sigma - levels[low - 1]) / (levels[low] - levels[low - 1])
+        if sigma.ndim == 0:
+            before, after = self.states[:, low - 1], self.states[:, low]
+        else:
+            each = torch.arange(len(sigma), device=sigma.device)
+            before, after = self.states[each, low - 1], self.states[each, low]
+            share = share.reshape(-1, *[1] * (before.ndim - 1))
+        return before + share.to(before) * (after - before)
+
+
+@dataclass(frozen=True)
 class Pairs:
-    """Starts x_T at level σ_0, (n, …), the teacher's end points, of the same shape, and what each sample is
-    conditioned on; see :meth:`checked`."""
+    """Starts x_T at level σ_0, (n, …), the teacher's end points, of the same shape, what each sample is
+    conditioned on, and the way from one to the other where that is compared; see :meth:`checked`."""
 
     starts: Tensor
     targets: Tensor
     cond: Condition = field(default_factory=dict)
+    way: Way | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -91,11 +119,12 @@ class Pairs:
         wide = torch.promote_types(
             torch.promote_types(self.starts.dtype, self.targets.dtype), torch.float32
         )
-        return Pairs(self.starts.to(wide), self.targets.to(wide), self.cond)
+        return replace(self, starts=self.starts.to(wide), targets=self.targets.to(wide))
 
     def __getitem__(self, chosen: slice | Tensor) -> "Pairs":
         """Some of the pairs, by slice or by index."""
-        return Pairs(self.starts[chosen], self.targets[chosen], part_of(self.cond, chosen))
+        way = None if self.way is None else self.way[chosen]
+        return Pairs(self.starts[chosen], self.targets[chosen], part_of(self.cond, chosen), way)
 
     def split(self, batch: int) -> list["Pairs"]:
         """The pairs in order, at most ``batch`` at a time."""

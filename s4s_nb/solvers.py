@@ -138,6 +138,16 @@ class Solver:
                 " transfer: transfer=True, or --transfer on the command line."
             )
 
+    def follow(
+        self, denoise: Denoiser, x: Tensor, cond: Condition | None = None, cut: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Levels and states x_0 … x_N from x; one level a state, or (b,) where each sample has its own.
+
+        Args:
+            cut: stop gradients between the steps, as :func:`cut_trajectory` says.
+        """
+        return self.sigmas, (cut_trajectory if cut else trajectory)(denoise, x, self, cond)[0]
+
     def save(self, path: Path | str) -> None:
         """Write the table as safetensors with its name and ``info`` as JSON metadata."""
         tensors = {key: getattr(self, key) for key in TABLE}
@@ -216,7 +226,32 @@ def solve(denoise: Denoiser, x: Tensor, solver: Solver, cond: Condition | None =
         >>> x = solver.sigmas[0] * torch.randn(16, 3, 32, 32)
         >>> images = solve(denoise, x, solver)
     """
-    return trajectory(denoise, x, solver, cond)[0][-1].to(x.dtype)
+    return solver.follow(denoise, x, cond)[1][-1].to(x.dtype)
+
+
+def cut_trajectory(
+    denoise: Denoiser, x: Tensor, solver: Solver, cond: Condition | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """:func:`trajectory` with gradients stopped between the steps: state x_{i+1} depends on the rows i and
+    i − 1 and on the level of evaluation i alone, through x_i and D_i; whatever is older is held.
+
+    So a step is answerable for itself and for what it hands to the next, memory does not grow with N, and
+    no gradient passes more than one evaluation (Linear Multistep Solver Distillation, algorithm 1).
+    """
+    states, outputs, seen = [x.to(torch.promote_types(x.dtype, torch.float32))], [], [x]
+    for i in range(solver.nfe):
+        reached, answers = trajectory(denoise, x, head(solver, i + 1), cond, (states, outputs))
+        seen.append(reached[-1])
+        states[-1] = states[-1].detach()
+        outputs.append(answers[-1].detach())
+        states.append(combine(solver.A[i], states) + combine(solver.B[i], outputs))
+    return seen, outputs
+
+
+def head(solver: Solver, n: int) -> Solver:
+    """The first n steps of a solver."""
+    parts = {key: getattr(solver, key)[:n] for key in ("model_sigmas", "kappa")}
+    return Solver(solver.name, solver.sigmas[: n + 1], solver.A[:n, :n], solver.B[:n, :n], **parts)
 
 
 def check_prediction(d: Tensor, x: Tensor, i: int, solver: Solver) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from s4s_nb.errors import InputError
+from s4s_nb.learn.adam import FIRST_ORDER
 from s4s_nb.learn.loop import learn_student
 from tests.problems import MIXTURE, held_out, problem, same_bits, student
 
@@ -87,3 +88,55 @@ def test_a_gradient_that_is_no_number_is_named():
 def test_a_loss_that_is_no_number_is_named():
     with pytest.raises(InputError, match="The loss became inf at update 0"):
         learn(given=problem(train=4, validation=4, embed=lambda x: 1e200 * x))
+
+
+# ---------------------------------------------------------------- rules and running means
+
+
+def test_lion_steps_by_the_sign_of_its_momentum():
+    """Against algorithm 2 of Chen et al. 2023, written out."""
+    given, here, parts = problem(train=20), student(), ("coefficients",)
+    result = learn(here, given, iterations=3, size=20, rule="Lion", learning_rate=1e-3, cosine=False)
+    by, momentum = here.zero(parts), torch.zeros(12).double()
+    fresh, values = student(), [result.history[0][2]]
+    for _ in range(3):
+        moving = by.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(given.loss(fresh.moved(moving, parts), given.train), moving)
+        slope = slope * min(1, 1 / (float(slope.norm()) + 1e-6))
+        by = by - 1e-3 * (0.9 * momentum + 0.1 * slope).sign()
+        momentum = 0.99 * momentum + 0.01 * slope
+        values.append(given.distance(fresh, by, parts))
+    assert [value for _, _, value in result.history] == pytest.approx(values, rel=1e-9)
+    assert result.record["rule"] == "Lion" and result.record["cosine"] is False
+
+
+@pytest.mark.parametrize("rule", FIRST_ORDER)
+def test_every_rule_learns(rule):
+    rate = {"SGD": 0.1, "RMSprop": 1e-3, "Lion": 5e-3}.get(rule, 1e-2)
+    result = learn(iterations=4, rule=rule, learning_rate=rate)
+    assert min(value for _, _, value in result.history) < 0.95 * result.history[0][2]
+
+
+def test_a_running_mean_is_validated_and_goes_on_with_the_same_bits(tmp_path):
+    """Two updates an epoch: the mean is 0.9 of itself and 0.1 of the parameters after each."""
+    options = {"iterations": 3, "size": 20, "ema": 0.9, "learning_rate": 2e-2}
+    averaged = learn(**options)
+    plain = learn(**{**options, "ema": 0.0})
+    assert averaged.history[-1][2] != plain.history[-1][2]
+    left = 3 + 10 + 2 * 15 + 5
+
+    def interrupted(x, sigma):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return MIXTURE(x, sigma)
+
+    options["state_file"] = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        learn(given=problem(denoise=interrupted), **options)
+    again = learn(**options)
+    assert again.history == averaged.history and same_bits(again.solver, averaged.solver)
+    for share in (1.0, -0.1):
+        with pytest.raises(InputError, match="running mean"):
+            learn(ema=share)

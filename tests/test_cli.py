@@ -15,7 +15,9 @@ from s4s_nb.classic import AS_USED, NAMES, ClassicName, make_solver
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate
 from s4s_nb.grids import GRIDS, GridName, karras
+from s4s_nb.learn.embeddings import EmbeddingName
 from s4s_nb.learn.methods import METHODS, OPTIMISERS, MethodName, OptimiserName
+from s4s_nb.learn.objectives import OBJECTIVES, ObjectiveName
 from s4s_nb.learn.starts import STARTS
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import NETWORKS, SETTINGS, NetworkName, load
@@ -236,17 +238,22 @@ def test_version_and_completion(call, monkeypatch):
         (GridName, GRIDS),
         (MethodName, METHODS),
         (NetworkName, NETWORKS),
+        (ObjectiveName, OBJECTIVES),
         (OptimiserName, OPTIMISERS),
         (SettingName, SETTINGS),
         (StudyName, STUDIES),
     ],
-    ids="classic grid method network optimiser setting study".split(),
+    ids="classic grid method network objective optimiser setting study".split(),
 )
 def test_the_names_that_may_be_chosen_are_those_that_there_are(name, known):
     assert get_args(name) == tuple(known)
 
 
-@pytest.mark.parametrize("choices", [METHODS, OPTIMISERS, NAMES, GRIDS], ids=list("mosg"))
+@pytest.mark.parametrize(
+    "choices",
+    [METHODS, OPTIMISERS, NAMES, GRIDS, OBJECTIVES, get_args(EmbeddingName)],
+    ids="method optimiser classic grid objective embedding".split(),
+)
 def test_the_help_of_learn_lists_what_may_be_chosen(call, choices):
     status, out, _ = call("learn", "--help")
     assert status == 0 and "|".join(choices) in out

@@ -7,7 +7,7 @@ from s4s_nb.denoisers import Counted
 from s4s_nb.errors import InputError
 from s4s_nb.learn.gauss_newton import first_changes, normal_equations
 from s4s_nb.learn.loop import learn_student
-from s4s_nb.learn.tangents import end_point_tangents, table_derivatives
+from s4s_nb.learn.tangents import table_derivatives, trajectory_tangents
 from s4s_nb.solvers import solve, trajectory
 from s4s_nb.student import PARTS, Student
 from tests.problems import F64, MIXTURE, held_out, noise, pairs, problem, student
@@ -44,9 +44,10 @@ def test_tangents_are_those_of_autograd_for_every_family(start, nfe, options):
 
     p = 0.05 * noise(here.coefficients.numel(), 1).flatten()
     J = torch.autograd.functional.jacobian(lambda q: solve(MIXTURE, starts, table(q)), p)
-    ends, tangents = end_point_tangents(MIXTURE, starts, table(p), table_derivatives(table, p))
-    assert torch.equal(ends, solve(MIXTURE, starts, table(p)))
-    assert (tangents - J.movedim(-1, 0)).abs().max() < 1e-12 * J.abs().max()
+    derivatives = table_derivatives(table, p)[:4]
+    states, tangents = trajectory_tangents(MIXTURE, starts, table(p), derivatives)
+    assert torch.equal(states[-1], solve(MIXTURE, starts, table(p)))
+    assert (tangents[-1] - J.movedim(-1, 0)).abs().max() < 1e-12 * J.abs().max()
 
 
 def test_a_parameter_costs_nothing_before_its_step():
@@ -60,7 +61,7 @@ def test_a_parameter_costs_nothing_before_its_step():
         return here.moved(q, COEFFICIENTS)
 
     zero = here.zero(COEFFICIENTS)
-    end_point_tangents(denoise, 10 * noise(4), table(zero), table_derivatives(table, zero))
+    trajectory_tangents(denoise, 10 * noise(4), table(zero), table_derivatives(table, zero)[:4])
     assert len(asked) == 5  # one call a step: every tangent shares it
 
 

@@ -1,6 +1,7 @@
 """Learning a solver: :func:`learn` does all of it, for any model; the modules below it are its parts.
 
-problem     what is compared, and every mean over pairs
+objectives, embeddings    what is compared: end points or ways, and in which space
+problem     every mean over pairs
 methods     what moves, in which turns, by which optimiser: a table
 gauss_newton, bfgs, adam, ld3      the optimisers, a generator each
 loop        the one loop in which they run: resume, best on validation, record
@@ -16,15 +17,20 @@ from typing import Any, Literal
 
 import torch
 
+from s4s_nb.classic import make_solver
+from s4s_nb.denoisers import examined
 from s4s_nb.distances import check_range
 from s4s_nb.errors import InputError, choose
 from s4s_nb.files import read_json, same_run, write_json
 from s4s_nb.grids import GRIDS, last_levels
+from s4s_nb.learn.embeddings import EmbeddingName, embedding_of
 from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.methods import METHODS
+from s4s_nb.learn.objectives import OBJECTIVES, ObjectiveName, ways_of
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS, Start, best_start
 from s4s_nb.pairs import PER_SEED, Pairs
+from s4s_nb.solvers import Solver
 from s4s_nb.store import PairStore
 from s4s_nb.student import Student
 
@@ -46,6 +52,9 @@ def learn(
     order: int | Literal["all"] | None = None,
     consistent: bool = False,
     lower_final: bool | None = None,
+    objective: ObjectiveName | None = None,
+    embed: EmbeddingName | None = None,
+    set_weight: float = 0.0,
     pairs: int | None = None,
     validation_pairs: int | None = None,
     out: Path | str | None = None,
@@ -63,7 +72,8 @@ def learn(
     Args:
         model: a :class:`s4s_nb.models.Model`, bundled or your own.
         method: s4s moves the coefficients, ld3 the levels, joint all at once, s4s-alt the two in turns,
-            whole every number of the table; see :mod:`s4s_nb.learn.methods`.
+            whole every number of the table; dss and dlms learn along the teacher's way; see
+            :mod:`s4s_nb.learn.methods`.
         start, grid: the classic solver and the grid to start from; a short race picks what is left out.
         end: the last level of the grid; the model's sigma_min if left out. "race" has it picked with start
             and grid from :func:`s4s_nb.grids.last_levels`, "learn" lets it move on from there, as the other
@@ -72,6 +82,12 @@ def learn(
         consistent: keep the weights of a step at a sum of 1.
         lower_final: start from the classic solver with its order lowered at the end; as it is used, if
             left out.
+        objective: what is compared: end points, or the teacher's way too; the method's own if left out.
+            See :mod:`s4s_nb.learn.objectives`.
+        embed: in which space end points are; the method's own if left out, which mostly is the model's:
+            LPIPS of images. See :mod:`s4s_nb.learn.embeddings`.
+        set_weight: of a term that brings the moments of a batch's classifier features to the teacher's;
+            see :mod:`s4s_nb.learn.problem`.
         pairs, validation_pairs: how many pairs of the teacher to learn from and to choose by; the method's
             number, and half as many.
         out: the file to write, .safetensors; pairs and progress are kept in a folder beside it, from which
@@ -97,6 +113,9 @@ def learn(
     """
     recipe = choose(METHODS, method, "method").of(options.get("turns"))
     order = recipe.order if order is None else order
+    aim = choose(OBJECTIVES, objective or recipe.objective, "objective")
+    space = embedding_of(model, embed or recipe.embed)
+    features = embedding_of(model, "classifier") if set_weight else None
     whole = {"nfe": nfe, "order": 1 if order == "all" else order, "pairs": pairs, "seed": seed}
     for name, value in {**whole, "batch": batch}.items():
         if value is not None and (not isinstance(value, int) or value < (name != "seed")):
@@ -110,7 +129,7 @@ def learn(
     if grid is not None:
         choose(GRIDS, grid, "grid")
     file = solver_file(out)
-    start = start or recipe.start
+    start, grid = start or recipe.start, grid or recipe.grid
     starts, grids = [start] if start else list(STARTS), [grid] if grid else list(GRIDS)
     ends = (end,)
     if isinstance(end, str):
@@ -130,11 +149,14 @@ def learn(
     for each in starts:
         recipe.plan(built(start=each, grid=grids[0], end=ends[0]))
     work = file.with_suffix(".work") if file else None
-    train = teacher_pairs(model, "train", count, seed, work, progress)
-    validation = teacher_pairs(model, "validation", others, seed, work, progress)
+    kind = teacher_ways if aim.way else teacher_pairs
+    made = partial(kind, model, own_teacher(model, recipe.teacher), seed, work, progress)
+    train, validation = made("train", count), made("validation", others)
     if model.embedding is None and model.has_images:  # so it is learned by LPIPS
         check_range(model.pictures(model.images(validation.targets)))
-    problem = Problem(model.denoise, train, validation, model.embed, batch)
+    what = {"objective": objective or recipe.objective, "schedule": model.schedule}
+    what |= {"features": features, "set_weight": set_weight}
+    problem = Problem(model.denoise, train, validation, space, batch, **what)
     start, grid, end = picked(model, problem, nfe, starts, grids, ends, work)
     student = built(start=start, grid=grid, end=end)
     if tool.relaxed:  # of first order, by batches in a random order
@@ -150,6 +172,8 @@ def learn(
         "order": order,
         "seed": seed,
     }
+    record |= {"embed": embed or recipe.embed} if (embed or recipe.embed) != "own" else {}
+    record |= {"teacher": list(recipe.teacher)} if recipe.teacher else {}
     solver = replace(result.solver, info={**result.solver.info, **record})
     if file:
         solver.save(file)
@@ -216,12 +240,31 @@ def solver_file(out: Path | str | None) -> Path | None:
     return file
 
 
-def teacher_pairs(model, split: str, count: int, seed: int, work: Path | None, progress: bool) -> Pairs:
+def own_teacher(model, teacher: tuple[str, int, str] | None) -> Solver:
+    """The teacher of a method, or of the model."""
+    if teacher is None:
+        return model.teacher()
+    name, nfe, grid = teacher
+    return make_solver(name, nfe, model.grid(grid), schedule=model.schedule)
+
+
+def teacher_pairs(
+    model, teacher: Solver, seed: int, work: Path | None, progress: bool, split: str, count: int
+) -> Pairs:
     """The teacher's pairs of a split; kept in a folder, made where they are missing."""
-    title = f"teacher, {split}" if progress else None
-    first = seed * PER_SEED
+    title, first = f"teacher, {split}" if progress else None, seed * PER_SEED
     if work is None:
-        return model.pairs(split, count, first, progress)
-    store = PairStore(work / split, model, model.teacher(), count, split, shard=20, first=first)
+        return replace(model, teacher_solver=teacher).pairs(split, count, first, progress)
+    store = PairStore(work / split, model, teacher, count, split, shard=20, first=first)
     store.make(title)
     return store.load()
+
+
+def teacher_ways(
+    model, teacher: Solver, seed: int, work: Path | None, progress: bool, split: str, count: int
+) -> Pairs:
+    """The same with the teacher's way, which is too large for a file: a run that goes on makes it anew."""
+    title, first = f"teacher, {split}" if progress else None, seed * PER_SEED
+    starts, cond = model.starts(split, count, first), model.condition(split, count, first)
+    denoise = examined(model.denoise, starts, teacher.model_sigmas[0], cond)
+    return ways_of(denoise, starts, teacher, cond, title)

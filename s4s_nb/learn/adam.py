@@ -1,19 +1,40 @@
-"""Adam or SGD, as the papers learn: many cheap steps on batches in random order; starts may move."""
+"""First order, as the papers learn: many cheap steps on batches in random order; starts may move.
+
+S4S and DLMS learn by Adam, LD3 by RMSprop and SGD, DSS by Lion (Chen et al. 2023, algorithm 2), whose
+step has the sign of a momentum and the length of the rate in every number.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_avg_fn
 
 from s4s_nb.errors import InputError, choose
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.relaxed import RelaxedStarts
 from s4s_nb.student import Student
 
-FIRST_ORDER = {"Adam": torch.optim.Adam, "SGD": partial(torch.optim.SGD, momentum=0.9)}
+
+def lion(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Lion without decay of weights, by timm, which torch lacks."""
+    from timm.optim.lion import Lion  # seconds, that nobody else has to wait for
+
+    return Lion(parameters)
+
+
+RuleName = Literal["Adam", "AdamW", "Lion", "RMSprop", "SGD"]
+"""The keys of :data:`FIRST_ORDER`, as type checkers and the command line know them."""
+FIRST_ORDER = {
+    "Adam": torch.optim.Adam,
+    "AdamW": torch.optim.AdamW,
+    "Lion": lion,
+    "RMSprop": partial(torch.optim.RMSprop, momentum=0.9),
+    "SGD": partial(torch.optim.SGD, momentum=0.9),
+}
 
 
 def adam(
@@ -28,8 +49,10 @@ def adam(
     rule: str = "Adam",
     patience: int | None = None,
     seed: int = 0,
+    cosine: bool = True,
+    ema: float = 0.0,
 ) -> Iterator[float | None]:
-    """``iterations`` epochs with a cosine; yields the validation distance after each.
+    """``iterations`` epochs; yields the validation distance after each.
 
     The validation distance is the hard one, from x_T itself whatever the radius. Gradients are clipped to
     norm 1: those of the first steps pass through all later ones.
@@ -38,14 +61,21 @@ def adam(
         starts: the training pairs with their moved starts, which move by SGD with rate 12/N on each
             sample's own distance.
         size: pairs an update.
-        rule: "Adam" or "SGD".
+        learning_rate: the largest, with which it begins.
+        rule: one of :data:`FIRST_ORDER`.
         patience: epochs without a better validation distance after which learning ends early; None runs
             all of them, as the cosine expects.
+        cosine: whether the rate falls to 0 along one; else it stays.
+        ema: share of the old in the running mean of the parameters that is validated and kept, and from
+            which nothing is learned; 0 for the parameters themselves.
 
     Raises:
-        InputError: an unknown rule, or a loss or gradient that is not finite.
+        InputError: an unknown rule, a share that is none, or a loss or gradient that is not finite.
     """
-    by = memory["by"].clone().requires_grad_()
+    if not 0 <= ema < 1:
+        raise InputError(f"The share of the old in a running mean is at least 0 and below 1; got {ema}.")
+    by, mean = memory.get("raw", memory["by"]).clone().requires_grad_(), memory["by"].clone()
+    averaged = get_ema_avg_fn(ema)
     optimizer = choose(FIRST_ORDER, rule, "rule of first order")([by])
     restore(optimizer, by, memory)
     generator = torch.Generator().manual_seed(seed)
@@ -62,16 +92,14 @@ def adam(
             check_finite(loss, by, update)
             starts.descend(chosen, part, rate=12 / student.nfe)
             torch.nn.utils.clip_grad_norm_([by], 1.0)
+            fallen = 0.5 * (1 + math.cos(math.pi * update / updates)) if cosine else 1.0
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * update / updates))
+                group["lr"] = learning_rate * fallen
             optimizer.step()
-        values.append(problem.distance(student, by.detach(), parts))
-        memory |= {
-            "by": by.detach().clone(),
-            "steps": epoch + 1,
-            "values": values,
-            **memory_of(optimizer, by),
-        }
+            mean = averaged(mean, by.detach(), torch.tensor(update)) if ema else by.detach().clone()
+        values.append(problem.distance(student, mean, parts))
+        memory |= {"by": mean, "steps": epoch + 1, "values": values, **memory_of(optimizer, by)}
+        memory |= {"raw": by.detach().clone()} if ema else {}
         yield values[-1]
 
 

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from s4s_nb.errors import choose
 from s4s_nb.learn.problem import Batch, Linearised, Problem
-from s4s_nb.learn.tangents import end_point_tangents, table_derivatives
+from s4s_nb.learn.tangents import table_derivatives, trajectory_tangents
 from s4s_nb.runtime import full_float32, map_batches
 from s4s_nb.solvers import Solver, trajectory
 from s4s_nb.student import Student
@@ -50,12 +50,14 @@ def by_differences(problem: Problem, student: Student, by: Tensor, parts: Sequen
     def linearised(batch: Batch) -> tuple[Tensor, Tensor]:
         starts, cond = batch.pairs.starts, batch.pairs.cond
         states, outputs = trajectory(problem.denoise, starts, base, cond)
-        r, columns = problem.residual(states[-1], batch).flatten(), []
+        r, columns = problem.residual(base.sigmas, states, batch), []
+        slopes = problem.aim.slopes(r)
         for table, (row, asked) in zip(tables, changes, strict=True):
             known = states[: min(row, asked) + 1], outputs[: min(row + 1, asked)]
-            end = trajectory(problem.denoise, starts, table, cond, known)[0][-1]
-            columns.append((problem.residual(end, batch).flatten() - r) / DIFFERENCE)
-        return r, torch.stack(columns)
+            moved = trajectory(problem.denoise, starts, table, cond, known)[0]
+            apart = problem.residual(table.sigmas, moved, batch) - r
+            columns.append((slopes * apart).flatten() / DIFFERENCE)
+        return (slopes * r).flatten(), torch.stack(columns)
 
     return linearised
 
@@ -73,15 +75,20 @@ def first_changes(base: Solver, table: Solver) -> tuple[int, int]:
 def by_tangents(problem: Problem, student: Student, by: Tensor, parts: Sequence[str]) -> Linearised:
     """Forward mode, exact: one trajectory that all tangents share."""
     table = student.moved(by, parts)
-    moving = table_derivatives(lambda p: student.moved(p, parts), by)
+    *moving, falling = table_derivatives(lambda p: student.moved(p, parts), by)
 
     def linearised(batch: Batch) -> tuple[Tensor, Tensor]:
         pairs = batch.pairs
-        ends, tangents = end_point_tangents(problem.denoise, pairs.starts, table, moving, pairs.cond)
-        residual, moved = vmap(
-            lambda d: jvp(lambda x: problem.residual(x, batch), (ends,), (d,))[:2], out_dims=(None, 0)
-        )(tangents)
-        return residual.flatten(), moved.flatten(1)
+        states, tangents = trajectory_tangents(problem.denoise, pairs.starts, table, moving, pairs.cond)
+
+        def residual(levels: Tensor, *states: Tensor) -> Tensor:
+            return problem.residual(levels, [*states], batch)
+
+        r, moved = vmap(lambda *d: jvp(residual, (table.sigmas, *states), d)[:2], out_dims=(None, 0))(
+            falling, *tangents
+        )
+        slopes = problem.aim.slopes(r)
+        return (slopes * r).flatten(), (slopes * moved).flatten(1)
 
     return linearised
 

@@ -123,7 +123,7 @@ def learn_student(
     count = iterations if iterations is not None else recipe.length(tool, len(plan))
     if not plan or count < 0:
         raise InputError(f"Learning takes rounds, one or more, and iterations; got {rounds} and {count}.")
-    tool.check(options)
+    tool.check(options, problem)
     if tool.relaxed:
         own = recipe.options if tool is recipe.tool() else {}
         options = {"size": recipe.batches, **own, **options}
@@ -281,9 +281,9 @@ class Run:
         if not kept:
             self.set(self.first)
         names = "method optimiser family start pairs validation_pairs iterations radius"
-        record = {
-            **{name: self.known[name] for name in names.split()},
-            **self.known["options"],
+        record = {name: self.known[name] for name in names.split()} | self.known["options"]
+        record |= {
+            **self.problem.compared(),
             "turns": state["turns"],
             "validation_start": state["history"][0][2],
             "validation_best": state["best.value"] if kept else state["history"][0][2],

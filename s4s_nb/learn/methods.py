@@ -13,6 +13,8 @@
     gs         all outputs and states, levels and offsets beside a classic solver of those levels
                (2510.17699)
     dyweight   weights with a free sum, and time scales           (2603.11607)
+    dss        coefficients and levels, along the teacher's way, by Lion      (Wang et al. 2025)
+    dlms       all, step by step along the teacher's way, by Adam             (Liang et al. 2025)
 
     repeat K times:   Ξ ← argmin_Ξ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     levels and offsets, φ held
                       φ ← argmin_φ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     coefficients, Ξ held
@@ -26,12 +28,19 @@ from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
+from s4s_nb.classic import ClassicName
+from s4s_nb.distilled import distilled_student
 from s4s_nb.errors import InputError, choose
 from s4s_nb.families import make_student
+from s4s_nb.grids import GridName
 from s4s_nb.learn.adam import adam
 from s4s_nb.learn.bfgs import bfgs
+from s4s_nb.learn.embeddings import EmbeddingName
 from s4s_nb.learn.gauss_newton import gauss_newton
 from s4s_nb.learn.ld3 import ld3
+from s4s_nb.learn.objectives import ObjectiveName
+from s4s_nb.learn.problem import Problem
+from s4s_nb.search import search_student
 from s4s_nb.siblings import dyweight_student
 from s4s_nb.student import FURTHER, PARTS, Student
 
@@ -60,11 +69,17 @@ class Optimiser:
     relaxed: bool = False
     gradients: bool = True
 
-    def check(self, options: Mapping[str, Any]) -> None:
-        """:class:`InputError` for options that the optimiser does not have; those of the run are known."""
+    def check(self, options: Mapping[str, Any], problem: Problem) -> None:
+        """:class:`InputError` for options that the optimiser does not have, those of the run are known; and
+        for gradients that stop between the steps, where it needs those of the value."""
         own = dict.fromkeys(list(signature(self.learn).parameters)[OF_THE_RUN:])
         for name in options:
             choose(own, name, f"option of {self.title}")
+        if problem.aim.cut and not self.relaxed:
+            raise InputError(
+                f"The objective {problem.objective} stops gradients between the steps, which is for adam"
+                f" alone; {self.title} learns the objective trajectory, the same without."
+            )
 
 
 OF_THE_RUN = 5
@@ -86,8 +101,11 @@ class Method:
     optimiser: the one that is used if none is named. pairs: from how many it learns.
     own: optimisers that mean another one here, by name: LD3 has a recipe of its own by first order.
     batches: pairs an update, where an optimiser of first order has batches.
-    student: (start, nfe, grid, order, …) → its own form; one of S4S's if left out. start: where that
+    objective, embed: what is compared, and under which embedding; names of
+        :data:`s4s_nb.learn.objectives.OBJECTIVES` and of :mod:`s4s_nb.learn.embeddings`.
+    student: (start, nfe, grid, order, …) → its own form; one of S4S's if left out. start, grid: where that
         begins, instead of a race. order: how many outputs a step may mix.
+    teacher: its own, as solver, evaluations and grid; the model's if left out.
     iterations, options: of its own optimiser in a turn, where they are not those that the optimiser has.
     """
 
@@ -97,9 +115,13 @@ class Method:
     rounds: int = 1
     own: dict[str, str] = field(default_factory=dict)
     batches: int = 20
+    objective: ObjectiveName = "end"
+    embed: EmbeddingName = "own"
     student: Callable[..., Student] = make_student
     start: str | None = None
+    grid: GridName | None = None
     order: int | Literal["all"] = 3
+    teacher: tuple[ClassicName, int, GridName] | None = None
     iterations: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -143,7 +165,7 @@ class Method:
         return planned * (self.rounds if rounds is None else rounds)
 
 
-MethodName = Literal["s4s", "ld3", "joint", "s4s-alt", "whole", "bns", "gs", "dyweight"]
+MethodName = Literal["s4s", "ld3", "joint", "s4s-alt", "whole", "bns", "gs", "dyweight", "dss", "dlms"]
 OptimiserName = Literal["gauss-newton", "bfgs", "adam", "ld3"]
 """The keys of :data:`METHODS` and :data:`OPTIMISERS`, as type checkers and the command line know them."""
 
@@ -167,6 +189,8 @@ METHODS = {
         "bfgs",
         pairs=520,
         student=partial(make_student, history="start", clock="native", width=0.0),
+        objective="bns",
+        embed="states",
         start="flow-ab1",
         order="all",
     ),
@@ -190,10 +214,35 @@ METHODS = {
         iterations=1,
         options={"learning_rate": 3e-2},
     ),
+    "dss": Method(
+        (("coefficients", "levels"),),
+        "adam",
+        pairs=160,
+        batches=4,
+        objective="dss",
+        embed="states",
+        student=search_student,
+        start="euler",
+        grid="uniform",
+        teacher=("euler", 100, "uniform"),
+        options={"rule": "Lion", "learning_rate": 1e-2, "cosine": False},
+    ),
+    "dlms": Method(
+        (ALL,),
+        "adam",
+        pairs=160,
+        batches=20,
+        objective="dlms",
+        student=distilled_student,
+        start="plms",
+        grid="uniform",
+        order=4,
+        options={"learning_rate": 5e-3, "cosine": False, "ema": 0.95},
+    ),
 }
 """The methods, by name. Those of others have their papers' numbers of pairs, updates and rates, for pixels:
 GS 10,000 updates of 24 pairs (epochs are rounded up), DyWeight each noise once; hours on a CPU, where
 ``pairs=160, iterations=25`` and a larger ``learning_rate`` are what can be afforded. What differs: BNS is
-learned by BFGS and the model's distance, not by log-MSE; GS has no average of its parameters, and the first
+learned by BFGS; GS has no average of its parameters, and the first
 level in place of an offset; DyWeight's rate has no warm-up, its first evaluation is not free, and its
 distance is not of Inception features."""

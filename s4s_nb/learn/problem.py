@@ -3,8 +3,9 @@
     min_φ  E_{x_T}  ‖ e(Ψ_φ(x_T)) − e(Ψ_*(x_T)) ‖²
 
 with Ψ_φ the student, Ψ_* the teacher and e the embedding: the hard objective (Frankel et al. 2025,
-algorithm 1). LPIPS is such a distance, the mean squared error with e(x) = x another. Every mean over
-pairs is taken here, batch by batch, and the targets are embedded once.
+algorithm 1). LPIPS is such a distance, the mean squared error with e(x) = x another; what else may be
+compared, :mod:`s4s_nb.learn.objectives` says. Every mean over pairs is taken here, batch by batch, and the
+targets are embedded once.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from s4s_nb.denoisers import Denoiser, activation_bytes, checkpointed, examined
 from s4s_nb.distances import Embedding
-from s4s_nb.errors import DivergedError
+from s4s_nb.errors import DivergedError, InputError, choose
 from s4s_nb.files import digest
+from s4s_nb.learn.objectives import OBJECTIVES, huber_residual, set_residual, way_residuals
 from s4s_nb.pairs import Pairs, fingerprint
 from s4s_nb.runtime import map_batches, threads_for
-from s4s_nb.solvers import Solver, solve
+from s4s_nb.schedules import Schedule
+from s4s_nb.solvers import Solver
 from s4s_nb.student import Student
 
 KEPT_BYTES = 2**30
@@ -29,8 +32,6 @@ KEPT_BYTES = 2**30
 
 ACTIVATION_BYTES = 2**31
 """Most memory that the activations of a gradient may take; above it evaluations are checkpointed."""
-LEARNED = ("A", "B", "model_sigmas", "kappa")
-"""The numbers of a table that its end point depends on."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,14 @@ class Problem:
         train, validation: the teacher's pairs, of other noises each.
         embed: states (b, …) → vectors (b, p) whose squared distance is to be small.
         batch: samples at a time.
+        objective: what is compared, by name; one of :data:`s4s_nb.learn.objectives.OBJECTIVES`.
+        schedule: of the process, whose own states are compared on the way.
+        features, set_weight: states → features (b, d), and w: the term of a batch as a set.
 
     Raises:
-        InputError: pairs that are none or not finite (:meth:`s4s_nb.pairs.Pairs.checked`), or a denoiser
-            that does not keep to its contract (:func:`s4s_nb.denoisers.examined`).
+        InputError: pairs that are none or not finite (:meth:`s4s_nb.pairs.Pairs.checked`), that lack the
+            teacher's way where that is compared, an unknown objective, a set term without features, or a
+            denoiser that does not keep to its contract (:func:`s4s_nb.denoisers.examined`).
     """
 
     denoise: Denoiser
@@ -65,8 +70,23 @@ class Problem:
     validation: Pairs
     embed: Embedding
     batch: int = 20
+    objective: str = "end"
+    schedule: Schedule | None = None
+    features: Embedding | None = None
+    set_weight: float = 0.0
 
     def __post_init__(self):
+        self.aim = choose(OBJECTIVES, self.objective, "objective")
+        if self.aim.way and not (self.train.way and self.validation.way):
+            raise InputError(
+                f"The objective {self.objective} compares states on the way: give it pairs that have the"
+                " teacher's, by s4s_nb.learn.objectives.ways_of."
+            )
+        if not 0 <= self.set_weight < float("inf") or (self.set_weight and self.features is None):
+            raise InputError(
+                "The weight of the set term is a number from 0 on, and above 0 it needs features; got"
+                f" {self.set_weight} and {'no ' if self.features is None else ''}features."
+            )
         self.train = self.train.checked("training")
         self.validation = self.validation.checked("validation")
         one = self.validation[:1]
@@ -94,9 +114,21 @@ class Problem:
         embedded = map_batches(lambda part: self.embed(part.targets), parts, pairs.targets.device)
         return [Batch(part, target) for part, target in zip(parts, embedded, strict=True)]
 
-    def residual(self, ends: Tensor, batch: Batch) -> Float[Tensor, "b p"]:
-        """e(end points) − e(targets)."""
-        return self.embed(ends) - self.target(batch)
+    def residual(self, levels: Tensor, states: list[Tensor], batch: Batch) -> Float[Tensor, "b p"]:
+        """What is squared and summed for every sample of a batch, whose student has been through these
+        states at these levels: for the end point alone e(end points) − e(targets)."""
+        ends, parts = states[-1].to(batch.pairs.starts.dtype), []
+        if self.aim.huber:
+            parts.append(huber_residual(ends, batch.pairs.targets))
+        else:
+            parts.append(self.embed(ends) - self.target(batch))
+        if self.aim.way:
+            assert batch.pairs.way is not None
+            on_the_way = way_residuals(levels, states, batch.pairs.way, self.schedule)
+            parts += on_the_way if self.aim.huber else on_the_way[:-1]
+        if self.set_weight and self.features:
+            parts.append(self.set_weight**0.5 * set_residual(self.features, ends, batch.pairs.targets))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     @torch.no_grad()
     def target(self, batch: Batch) -> Float[Tensor, "b p"]:
@@ -104,7 +136,8 @@ class Problem:
         return self.embed(batch.pairs.targets) if batch.embedded is None else batch.embedded
 
     def pair_distances(self, solver: Solver, pairs: Pairs) -> Float[Tensor, " b"]:
-        """Squared distance of every end point to the teacher's, of any pairs; differentiable."""
+        """How far every sample is from the teacher's, of any pairs; differentiable. For the end point alone
+        it is the squared distance of the embedded ones."""
         denoise = self.remembered(solver.nfe) if torch.is_grad_enabled() else self.denoise
         return self.distances_of(solver, Batch(pairs), denoise)
 
@@ -115,9 +148,10 @@ class Problem:
     def distances_of(
         self, solver: Solver, batch: Batch, denoise: Denoiser | None = None
     ) -> Float[Tensor, " b"]:
-        """Squared distance of every end point to the teacher's, by this form of the denoiser if given."""
-        ends = solve(denoise or self.denoise, batch.pairs.starts, solver, batch.pairs.cond)
-        return self.residual(ends, batch).square().sum(1)
+        """How far every sample is from the teacher's, by this form of the denoiser if given."""
+        pairs, cut = batch.pairs, self.aim.cut and torch.is_grad_enabled()
+        levels, states = solver.follow(denoise or self.denoise, pairs.starts, pairs.cond, cut)
+        return self.aim.counted(self.residual(levels, states, batch))
 
     @torch.no_grad()
     def distances(self, solver: Solver) -> Float[Tensor, " n"]:
@@ -169,13 +203,18 @@ class Problem:
             values, slopes = zip(*self.of_table(solver), strict=True)
         except DivergedError:
             return float("inf"), torch.zeros_like(by)
-        moving = [getattr(solver, key) for key in LEARNED if getattr(solver, key).requires_grad]
+        moving = [getattr(solver, key) for key in self.learned if getattr(solver, key).requires_grad]
         totals = [torch.stack(parts).sum(0) / len(self.train) for parts in zip(*slopes, strict=True)]
         (gradient,) = torch.autograd.grad(moving, by, totals)
         value = float(sum(values)) / len(self.train)
         if not (torch.isfinite(gradient).all() and value < float("inf")):
             return float("inf"), torch.zeros_like(by)
         return value, gradient
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The numbers of a table that the objective depends on; its levels where states are compared."""
+        return ("A", "B", "model_sigmas", "kappa", *(("sigmas",) if self.aim.way else ()))
 
     @torch.enable_grad()
     def of_table(self, solver: Solver) -> list[tuple[Tensor, list[Tensor]]]:
@@ -184,8 +223,8 @@ class Problem:
         denoise = self.remembered(solver.nfe)
 
         def total(batch: Batch) -> tuple[Tensor, list[Tensor]]:
-            own = {key: leaf(getattr(solver, key)) for key in LEARNED}  # of this thread
-            trial = Solver("trial", solver.sigmas.detach(), **own)
+            own = {key: leaf(getattr(solver, key)) for key in self.learned}  # of this thread
+            trial = Solver("trial", **{"sigmas": solver.sigmas.detach(), **own})
             value = self.distances_of(trial, batch, denoise).sum()
             moving = [number for number in own.values() if number.requires_grad]
             return value.detach().double(), list(torch.autograd.grad(value, moving, materialize_grads=True))
@@ -209,7 +248,16 @@ class Problem:
             ),
             "embedding": float(halved),
             "batch": self.batch,
+            **self.compared(),
         }
+
+    def compared(self) -> dict:
+        """What is compared beside end points, for records; nothing where they are all."""
+        told = {} if self.objective == "end" else {"objective": self.objective}
+        if self.aim.way:
+            ways = [pairs.way for pairs in (self.train, self.validation) if pairs.way]
+            told["way"] = digest(*(t for way in ways for t in (way.levels, way.states)))
+        return told | ({"set_weight": self.set_weight} if self.set_weight else {})
 
 
 def size_of(starts: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ validated, judged and used from x_T itself.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -59,7 +59,7 @@ class RelaxedStarts:
         if self.radius == 0:
             return part
         moved = (part.starts + self.sigma * self.shifts[chosen]).requires_grad_()
-        return Pairs(moved, part.targets, part.cond)
+        return replace(part, starts=moved)
 
     @torch.no_grad()
     def descend(

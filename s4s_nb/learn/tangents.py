@@ -1,4 +1,4 @@
-"""Forward-mode derivatives of a solver's end point in its parameters: exact, and all in one pass.
+"""Forward-mode derivatives of a solver's states in its parameters: exact, and all in one pass.
 
 With the table's own derivatives ∂A, ∂B, ∂κ, ∂s (∂ for ∂/∂φ_p, one tangent a parameter)
 
@@ -8,7 +8,7 @@ With the table's own derivatives ∂A, ∂B, ∂κ, ∂s (∂ for ∂/∂φ_p, o
 The evaluations D_j are shared by all tangents, and a parameter of step i costs nothing before it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -24,32 +24,32 @@ Tangents = Float[Tensor, "m ..."]
 
 def table_derivatives(
     table: Callable[[Tensor], Solver], parameters: Float[Tensor, " m"]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """∂A (m, N, N), ∂B (m, N, N), ∂κ (m, N) and ∂s (m, N) of a table in its parameters."""
+) -> tuple[Tensor, ...]:
+    """∂A (m, N, N), ∂B (m, N, N), ∂κ (m, N), ∂s (m, N) and ∂σ (m, N + 1) of a table in its parameters."""
 
     def numbers(p: Tensor) -> tuple[Tensor, ...]:
         moved = table(p)
-        return moved.A, moved.B, moved.kappa, moved.model_sigmas
+        return moved.A, moved.B, moved.kappa, moved.model_sigmas, moved.sigmas
 
     with torch.enable_grad():
-        dA, dB, dkappa, ds = torch.autograd.functional.jacobian(numbers, parameters)
-    return dA.movedim(-1, 0), dB.movedim(-1, 0), dkappa.movedim(-1, 0), ds.movedim(-1, 0)
+        found = torch.autograd.functional.jacobian(numbers, parameters)
+    return tuple(derivative.movedim(-1, 0) for derivative in found)
 
 
-def end_point_tangents(
+def trajectory_tangents(
     denoise: Denoiser,
     starts: Tensor,
     table: Solver,
-    derivatives: tuple[Tensor, Tensor, Tensor, Tensor],
+    derivatives: Sequence[Tensor],
     cond: Condition | None = None,
-) -> tuple[Tensor, Tangents]:
-    """The end points x_N (b, …) and their derivatives T_N (m, b, …) in the table's parameters.
+) -> tuple[list[Tensor], list[Tangents]]:
+    """The states x_0 … x_N (b, …) and their derivatives T_0 … T_N (m, b, …) in the table's parameters.
 
     The denoiser must be differentiable by torch in forward mode, which rules out flash attention: run
     this under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
 
     Args:
-        derivatives: those of the table, by :func:`table_derivatives`.
+        derivatives: ∂A, ∂B, ∂κ and ∂s of the table, by :func:`table_derivatives`.
     """
     dA, dB, dkappa, ds = (d.to(starts.device) for d in derivatives)
     ask = partial(denoise, **(cond or {}))
@@ -67,7 +67,7 @@ def end_point_tangents(
         states.append(combine(table.A[i], states) + combine(table.B[i], outputs))
         own = sum(along(dA[:, i, j], states[j]) + along(dB[:, i, j], outputs[j]) for j in range(i + 1))
         tangents.append(combine(table.A[i], tangents) + combine(table.B[i], output_tangents) + own)
-    return states[-1], tangents[-1]
+    return states, tangents
 
 
 def along(weights: Float[Tensor, " m"], x: Tensor) -> Tangents:

@@ -58,6 +58,7 @@ class Model:
         prediction, guidance_scale: what its network predicts, and its guidance weight, for the records of
             solvers that are learned for it: those of other models are refused.
         load_reference: reads what bundled models are judged against.
+        features: pictures → vectors (b, d) of a classifier, differentiable: to learn by, where asked for.
 
     Raises:
         InputError: levels that do not fall or are not positive, or a shape that is none.
@@ -84,6 +85,7 @@ class Model:
     guidance_scale: float | None = None
     load_reference: Callable[[], Reference] | None = field(default=None, repr=False)
     picture: Callable[[Tensor], Tensor] | None = None
+    features: Embedding | None = None
 
     def __post_init__(self):
         self.sigma_max, self.sigma_min = float(self.sigma_max), float(self.sigma_min)  # of NumPy, too
@@ -167,6 +169,11 @@ class Model:
             return images.flatten(1)
         seen = images if self.picture is None else self.picture(images)
         return lpips_distance(self.device, self.side).embed(seen)
+
+    def pictured(self, states: Tensor) -> Tensor:
+        """What judges see of a batch of end states, differentiable."""
+        images = self.decode(states)
+        return images if self.picture is None else self.picture(images)
 
     def grid(self, name: str, end: float | None = None) -> Callable[[int], Grid]:
         """The function (steps) → levels of a named grid over this model's range.

@@ -208,7 +208,15 @@ def model_of(name: str, setting: Setting, net: nn.Module, device: str = "cpu", s
         prediction=network.prediction,
         guidance_scale=setting.guidance_scale,
         load_reference=partial(reference, name) if as_it_is else None,
+        features=partial(classifier_features, network.classifier, device) if network.classifier else None,
     )
+
+
+def classifier_features(name: str, device: str, pictures: Tensor) -> Tensor:
+    """What a bundled classifier sees in pictures, (b, 128)."""
+    net = load_network(name, device)
+    assert isinstance(net, Classifier)
+    return net.seen(pictures)
 
 
 def denoiser(setting: Setting, network: Counted) -> Denoiser:

@@ -19,8 +19,12 @@ class Classifier(nn.Module):
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(sizes[-1], classes)
 
+    def seen(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """The features before the last layer."""
+        return self.features(x).mean((2, 3))
+
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
-        return self.head(self.features(x).mean((2, 3)))
+        return self.head(self.seen(x))
 
 
 def classifier_loss(
