@@ -42,7 +42,8 @@ from s4s_nb.grids import (
 from s4s_nb.learn import learn
 from s4s_nb.learn.gauss_newton import best_step, normal_equations
 from s4s_nb.learn.loop import Result, learn_student
-from s4s_nb.learn.methods import METHODS, OPTIMISERS
+from s4s_nb.learn.methods import METHODS, OPTIMISERS, Method
+from s4s_nb.learn.objectives import OBJECTIVES, ways_of
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.relaxed import radius_rule
 from s4s_nb.levels import Levels, decoupled

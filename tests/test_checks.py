@@ -101,8 +101,8 @@ def small(value):
     return torch.tensor(value) if isinstance(value, bool | int | float | list) else value
 
 
-TURNS = {"07-turns"}
-"""Takes whatever the learner is given, and no numbers."""
+TURNS = {"07-turns", "08-row"}
+"""Take whatever the learner is given, or a method, and no numbers."""
 LIST = {"00-row-sums"}
 """Asks for a list of floats, with which the notebook goes on."""
 GRADIENT = {"03-stick"}
