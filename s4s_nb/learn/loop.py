@@ -118,10 +118,10 @@ def learn_student(
     recipe = choose(METHODS, method, "method")
     tool = recipe.tool(optimiser, radius)
     plan = recipe.plan(student, rounds)
-    count = iterations if iterations is not None else (tool.turn if len(plan) > 1 else tool.whole)
+    count = iterations if iterations is not None else recipe.count(tool, len(plan))
     if not plan or count < 0:
         raise InputError(f"Learning takes rounds, one or more, and iterations; got {rounds} and {count}.")
-    tool.check(options, problem)
+    tool.check(options, problem, student)
     if tool.relaxed:
         own = recipe.options if tool is recipe.tool() else {}
         options = {"size": recipe.batches, **own, **options}

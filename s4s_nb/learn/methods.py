@@ -56,12 +56,15 @@ class Optimiser:
     relaxed: bool = False
     gradients: bool = True
 
-    def check(self, options: Mapping[str, Any], problem: Problem) -> None:
-        """:class:`InputError` for options that the optimiser does not have, those of the run are known; and
-        for gradients that stop between the steps, where it needs those of the value."""
+    def check(self, options: Mapping[str, Any], problem: Problem, student: Student) -> None:
+        """:class:`InputError` for options that the optimiser does not have, those of the run are known; for
+        gradients that stop between the steps, where it needs those of the value, and for a student without
+        a table, where it needs that."""
         own = dict.fromkeys(list(signature(self.learn).parameters)[OF_THE_RUN:])
         for name in options:
             choose(own, name, f"option of {self.title}")
+        if not student.one_table and not self.relaxed:
+            raise InputError(f"{self.title} learns a table, and a {student.family} has none; take adam.")
         if problem.aim.cut and not self.relaxed:
             raise InputError(
                 f"The objective {problem.objective} stops gradients between the steps, which is for adam"
@@ -93,7 +96,7 @@ class Method:
     student: (start, nfe, grid, order, …) → its own form; one of S4S's if left out. start, grid: where that
         begins, instead of a race. order: how many outputs a step may mix.
     teacher: its own, as solver, evaluations and grid; the model's if left out.
-    options: of its own optimiser.
+    iterations: of its own optimiser in a turn, where they are others than usual. options: of it.
     """
 
     turns: tuple[tuple[str, ...], ...]
@@ -109,6 +112,7 @@ class Method:
     grid: GridName | None = None
     order: int = 3
     teacher: tuple[ClassicName, int, GridName] | None = None
+    iterations: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def tool(self, name: str | None = None, radius: float | None = None) -> Optimiser:
@@ -125,6 +129,11 @@ class Method:
         if radius and not tool.relaxed:
             raise InputError(f"{tool.title} has no relaxed starts; leave the radius out, or learn by adam.")
         return tool
+
+    def count(self, tool: Optimiser, turns: int) -> int:
+        """Iterations of an optimiser in a turn, if none are asked for."""
+        usual = tool.turn if turns > 1 else tool.whole
+        return self.iterations or usual if tool is self.tool() else usual
 
     def plan(self, student: Student, rounds: int | None = None) -> list[tuple[str, ...]]:
         """The turns of a run, each with those parts that the student has.
@@ -172,6 +181,7 @@ METHODS = {
         start="plms",
         grid="uniform",
         order=4,
+        iterations=40,
         options={"learning_rate": 5e-3, "cosine": False, "ema": 0.95},
     ),
 }
