@@ -153,7 +153,8 @@ class Designed(Solver):
         self, x: Tensor, outputs: list[Tensor], h: Tensor, sigma: Tensor, i: int, hold: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The next state, its level and the level to ask at; with ``hold`` the level takes no gradient."""
-        a, after, scale = functional_call(self.design, self.weights, (h, sigma, i))
+        here = {name: weight.to(x.device) for name, weight in self.weights.items()}
+        a, after, scale = functional_call(self.design, here, (h, sigma, i))
         after = after.detach() if hold else after
         ratio = a_level_each(after / sigma, x).to(x)
         newest = outputs[::-1][: a.shape[1]]

@@ -21,7 +21,6 @@ from s4s_nb.classic import make_solver
 from s4s_nb.denoisers import examined
 from s4s_nb.distances import check_range
 from s4s_nb.errors import InputError, choose
-from s4s_nb.families import make_student
 from s4s_nb.files import read_json, same_run, write_json
 from s4s_nb.grids import GRIDS, last_levels
 from s4s_nb.learn.embeddings import EmbeddingName, embedding_of
@@ -212,7 +211,7 @@ def picked(
 
 
 def student_for(
-    form: Callable[..., Student] | None,
+    form: Callable[..., Student],
     model,
     start: str,
     grid: str,
@@ -227,7 +226,7 @@ def student_for(
     lower = STARTS.get(start, False) if lower_final is None else lower_final
     places = {"schedule": model.schedule, "free_end": free_end, "grid": model.grid(grid, end)}
     options = {"order": order, "consistent": consistent, "lower_final": lower}
-    return (form or make_student)(start=start, nfe=nfe, **options, **places)
+    return form(start=start, nfe=nfe, **options, **places)
 
 
 def solver_file(out: Path | str | None) -> Path | None:

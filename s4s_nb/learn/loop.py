@@ -118,7 +118,7 @@ def learn_student(
     recipe = choose(METHODS, method, "method")
     tool = recipe.tool(optimiser, radius)
     plan = recipe.plan(student, rounds)
-    count = iterations if iterations is not None else recipe.count(tool, len(plan))
+    count = iterations if iterations is not None else recipe.length(tool, len(plan))
     if not plan or count < 0:
         raise InputError(f"Learning takes rounds, one or more, and iterations; got {rounds} and {count}.")
     tool.check(options, problem, student)

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from s4s_nb.classic import ClassicName
 from s4s_nb.distilled import distilled_student
 from s4s_nb.errors import InputError, choose
+from s4s_nb.families import make_student
 from s4s_nb.grids import GridName
 from s4s_nb.learn.adam import adam
 from s4s_nb.learn.bfgs import bfgs
@@ -107,7 +108,7 @@ class Method:
     batches: int = 20
     objective: ObjectiveName = "end"
     embed: EmbeddingName = "own"
-    student: Callable[..., Student] | None = None
+    student: Callable[..., Student] = make_student
     start: str | None = None
     grid: GridName | None = None
     order: int = 3
@@ -130,10 +131,11 @@ class Method:
             raise InputError(f"{tool.title} has no relaxed starts; leave the radius out, or learn by adam.")
         return tool
 
-    def count(self, tool: Optimiser, turns: int) -> int:
-        """Iterations of an optimiser in a turn, if none are asked for."""
-        usual = tool.turn if turns > 1 else tool.whole
-        return self.iterations or usual if tool is self.tool() else usual
+    def length(self, tool: Optimiser, turns: int) -> int:
+        """How many iterations a turn has if none are asked for."""
+        if self.iterations is not None and tool is self.tool():
+            return self.iterations
+        return tool.turn if turns > 1 else tool.whole
 
     def plan(self, student: Student, rounds: int | None = None) -> list[tuple[str, ...]]:
         """The turns of a run, each with those parts that the student has.
