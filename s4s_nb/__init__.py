@@ -8,8 +8,8 @@
 >>> print(s4s.compare(model, nfe=5, solvers=[result.solver]))
 
 The modules below are for readers of the code, in this order: schedules, denoisers, mixtures, solvers,
-grids, multistep, single_step, classic; levels, student, families, pairs, store, learn; distances, frechet,
-comparison, evaluate, opponents; models, training, studies, course.
+grids, multistep, single_step, classic; levels, student, families, search, distilled, designed, pairs,
+store, learn; distances, frechet, comparison, evaluate, opponents; models, training, studies, course.
 """
 
 # ruff: noqa: E402, F401
@@ -24,6 +24,7 @@ from typing import Any
 from s4s_nb.classic import AS_USED, make_solver
 from s4s_nb.denoisers import Counted, black_box, clipped, from_data, from_noise, from_velocity, guided
 from s4s_nb.distances import lpips_distance, rmse
+from s4s_nb.distilled import distilled_student
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate, sample
 from s4s_nb.families import LinearMultistep, PredictorCorrector, SingleStep, make_student
@@ -40,6 +41,8 @@ from s4s_nb.grids import (
     uniform_t,
 )
 from s4s_nb.learn import learn
+from s4s_nb.learn.designer import designer, load_designed
+from s4s_nb.learn.embeddings import embedding_of
 from s4s_nb.learn.gauss_newton import best_step, normal_equations
 from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.methods import METHODS, OPTIMISERS, Method
@@ -64,6 +67,7 @@ from s4s_nb.opponents import compare
 from s4s_nb.pairs import SEEDS, Pairs, run, seeded_noise
 from s4s_nb.runtime import map_batches
 from s4s_nb.schedules import VE, Flow, VPCosine, VPDiscrete, VPLinear
+from s4s_nb.search import SolverSearch, search_student
 from s4s_nb.siblings import GivenTable
 from s4s_nb.solvers import Solver, solve, trajectory
 from s4s_nb.store import PairStore

@@ -78,7 +78,10 @@ def distilled_student(
     order: int = 4,
     schedule: Schedule | None = None,
     free_end: bool = False,
+    high_order: bool = True,
+    scale: bool = True,
+    learn_levels: bool = True,
     **other,
 ) -> Distilled:
-    """The student of method dlms; the options of other students have no meaning for it."""
-    return Distilled(grid(nfe), order, schedule=schedule, free_end=free_end)
+    """The student of method dlms; options of other students than :class:`Distilled` mean nothing to it."""
+    return Distilled(grid(nfe), order, high_order, scale, learn_levels, schedule, free_end)

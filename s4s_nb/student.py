@@ -67,6 +67,8 @@ class Student(nn.Module):
     """
 
     family: str
+    one_table = True
+    """Whether all samples have the same table, which least squares are about."""
 
     def __init__(
         self,

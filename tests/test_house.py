@@ -15,10 +15,10 @@ READING_ORDER = (
     # solving
     "schedules denoisers mixtures solvers grids multistep single_step classic",
     # learning, and the distances to learn by
-    "levels student families siblings search distilled pairs store distances frechet pictures",
+    "levels student families siblings search distilled designed pairs store distances frechet pictures",
     "learn.embeddings learn.objectives learn.tangents learn.problem learn.gradients learn.gauss_newton"
     " learn.bfgs learn.relaxed learn.adam learn.ld3 learn.methods learn.resume learn.loop learn.starts"
-    " learn",
+    " learn.designer learn",
     # judging
     "comparison evaluate opponents",
     # models

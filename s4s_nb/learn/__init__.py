@@ -55,6 +55,7 @@ def learn(
     objective: ObjectiveName | None = None,
     embed: EmbeddingName | None = None,
     set_weight: float = 0.0,
+    student: Callable[..., Student] | None = None,
     pairs: int | None = None,
     validation_pairs: int | None = None,
     out: Path | str | None = None,
@@ -88,6 +89,9 @@ def learn(
             LPIPS of images. See :mod:`s4s_nb.learn.embeddings`.
         set_weight: of a term that brings the moments of a batch's classifier features to the teacher's;
             see :mod:`s4s_nb.learn.problem`.
+        student: (start, nfe, grid, order, …) → a form of your own instead of the method's, or that with
+            other options, as ``partial(distilled_student, scale=False)`` or
+            :func:`s4s_nb.learn.designer.designer`.
         pairs, validation_pairs: how many pairs of the teacher to learn from and to choose by; the method's
             number, and half as many.
         out: the file to write, .safetensors; pairs and progress are kept in a folder beside it, from which
@@ -137,7 +141,7 @@ def learn(
         ends = last_levels(model.sigma_max, model.sigma_min)
     built = partial(
         student_for,
-        recipe.student,
+        student or recipe.student,
         model,
         nfe=nfe,
         order=order,
@@ -158,12 +162,12 @@ def learn(
     what |= {"features": features, "set_weight": set_weight}
     problem = Problem(model.denoise, train, validation, space, batch, **what)
     start, grid, end = picked(model, problem, nfe, starts, grids, ends, work)
-    student = built(start=start, grid=grid, end=end)
+    here = built(start=start, grid=grid, end=end)
     if tool.relaxed:  # of first order, by batches in a random order
         options = {"seed": seed, **options}
     state = work / f"{method}.safetensors" if work else None
-    result = learn_student(problem, student, method, state_file=state, progress=progress, **options)
-    moved = any(getattr(student, part).any() for part in ("levels", "offsets"))
+    result = learn_student(problem, here, method, state_file=state, progress=progress, **options)
+    moved = any(getattr(here, part).any() for part in ("levels", "offsets"))
     record = {
         "model": model.name,
         "made_for": model.conventions,

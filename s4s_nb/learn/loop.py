@@ -123,7 +123,7 @@ def learn_student(
     count = iterations if iterations is not None else recipe.length(tool, len(plan))
     if not plan or count < 0:
         raise InputError(f"Learning takes rounds, one or more, and iterations; got {rounds} and {count}.")
-    tool.check(options, problem)
+    tool.check(options, problem, student)
     if tool.relaxed:
         own = recipe.options if tool is recipe.tool() else {}
         options = {"size": recipe.batches, **own, **options}

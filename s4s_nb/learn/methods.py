@@ -69,12 +69,15 @@ class Optimiser:
     relaxed: bool = False
     gradients: bool = True
 
-    def check(self, options: Mapping[str, Any], problem: Problem) -> None:
-        """:class:`InputError` for options that the optimiser does not have, those of the run are known; and
-        for gradients that stop between the steps, where it needs those of the value."""
+    def check(self, options: Mapping[str, Any], problem: Problem, student: Student) -> None:
+        """:class:`InputError` for options that the optimiser does not have, those of the run are known; for
+        gradients that stop between the steps, where it needs those of the value, and for a student without
+        a table, where it needs that."""
         own = dict.fromkeys(list(signature(self.learn).parameters)[OF_THE_RUN:])
         for name in options:
             choose(own, name, f"option of {self.title}")
+        if not student.one_table and not self.relaxed:
+            raise InputError(f"{self.title} learns a table, and a {student.family} has none; take adam.")
         if problem.aim.cut and not self.relaxed:
             raise InputError(
                 f"The objective {problem.objective} stops gradients between the steps, which is for adam"
@@ -237,6 +240,7 @@ METHODS = {
         start="plms",
         grid="uniform",
         order=4,
+        iterations=40,
         options={"learning_rate": 5e-3, "cosine": False, "ema": 0.95},
     ),
 }
