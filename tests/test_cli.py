@@ -14,7 +14,7 @@ from s4s_nb import __version__, cli
 from s4s_nb.classic import AS_USED, NAMES, ClassicName, make_solver
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate
-from s4s_nb.grids import GRIDS, GridName, karras
+from s4s_nb.grids import GRID_NAMES, GRIDS, GridName, karras
 from s4s_nb.learn.methods import METHODS, OPTIMISERS, MethodName, OptimiserName
 from s4s_nb.learn.starts import STARTS
 from s4s_nb.models import Model
@@ -166,9 +166,9 @@ LEARN = ("learn", "--out", "s.safetensors")
 @pytest.mark.parametrize(
     "arguments, option, choices",
     [
-        (["evaluate", "--solver", "euler", "--grid", "linear"], "--grid", GRIDS),
-        (["sample", "--out", "a.png", "--grid", "linear"], "--grid", GRIDS),
-        (["tour", "--grid", "linear"], "--grid", GRIDS),
+        (["evaluate", "--solver", "euler", "--grid", "linear"], "--grid", GRID_NAMES),
+        (["sample", "--out", "a.png", "--grid", "linear"], "--grid", GRID_NAMES),
+        (["tour", "--grid", "linear"], "--grid", GRID_NAMES),
         (["tour", "--model", "mnist"], "--model", SETTINGS),
         (["train", "--model", "mnist"], "--model", NETWORKS),
         (["teacher", "--out", "a", "--split", "test"], "--split", ["train", "validation"]),
@@ -176,7 +176,7 @@ LEARN = ("learn", "--out", "s.safetensors")
         ([*LEARN, "--optimiser", "lion"], "--optimiser", OPTIMISERS),
         ([*LEARN, "--family", "dpm4"], "--family", NAMES),
         ([*LEARN, "--start", "dpm4"], "--start", NAMES),
-        ([*LEARN, "--grid", "linear"], "--grid", GRIDS),
+        ([*LEARN, "--grid", "linear"], "--grid", GRID_NAMES),
         (["study", "everything"], "name", STUDIES),
     ],
 )
@@ -233,7 +233,7 @@ def test_version_and_completion(call, monkeypatch):
     "name, known",
     [
         (ClassicName, NAMES),
-        (GridName, GRIDS),
+        (GridName, [*GRIDS, "dmn", "gits"]),
         (MethodName, METHODS),
         (NetworkName, NETWORKS),
         (OptimiserName, OPTIMISERS),
@@ -246,7 +246,7 @@ def test_the_names_that_may_be_chosen_are_those_that_there_are(name, known):
     assert get_args(name) == tuple(known)
 
 
-@pytest.mark.parametrize("choices", [METHODS, OPTIMISERS, NAMES, GRIDS], ids=list("mosg"))
+@pytest.mark.parametrize("choices", [METHODS, OPTIMISERS, NAMES, GRID_NAMES], ids=list("mosg"))
 def test_the_help_of_learn_lists_what_may_be_chosen(call, choices):
     status, out, _ = call("learn", "--help")
     assert status == 0 and "|".join(choices) in out
