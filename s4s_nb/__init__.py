@@ -8,8 +8,9 @@
 >>> print(s4s.compare(model, nfe=5, solvers=[result.solver]))
 
 The modules below are for readers of the code, in this order: schedules, denoisers, mixtures, solvers,
-grids, multistep, single_step, classic; levels, student, families, search, distilled, designed, pairs,
-store, learn; distances, frechet, comparison, evaluate, opponents; models, training, studies, course.
+grids, multistep, single_step, classic, searched; levels, student, families, siblings, search, distilled,
+designed, pairs, store, learn; distances, frechet, comparison, evaluate, opponents; models, training,
+studies, course.
 """
 
 # ruff: noqa: E402, F401
@@ -68,6 +69,7 @@ from s4s_nb.pairs import SEEDS, Pairs, run, seeded_noise
 from s4s_nb.runtime import map_batches
 from s4s_nb.schedules import VE, Flow, VPCosine, VPDiscrete, VPLinear
 from s4s_nb.search import SolverSearch, search_student
+from s4s_nb.searched import dmn
 from s4s_nb.siblings import GivenTable
 from s4s_nb.solvers import Solver, solve, trajectory
 from s4s_nb.store import PairStore

@@ -5,7 +5,7 @@ above the one at which the teacher ends, with the little noise that it then leav
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -85,8 +85,10 @@ def _in_time(unit: Tensor, sigma_max: float, sigma_min: float, schedule: Schedul
     return check_grid(torch.cat([ends[:1], inner, ends[1:]]))
 
 
-GridName = Literal["karras", "logsnr", "uniform", "quadratic"]
-"""The names of grids, as type checkers and the command line know them."""
+GridName = Literal["karras", "logsnr", "uniform", "quadratic", "dmn", "gits"]
+"""The names of grids, as type checkers and the command line know them: those of :data:`GRIDS`, and the two
+of :mod:`s4s_nb.searched`."""
+GRID_NAMES: tuple[str, ...] = get_args(GridName)
 
 GRIDS: dict[str, Callable[[int, float, float, Schedule], Grid]] = {
     "karras": lambda n, high, low, schedule: karras(n, high, low),
@@ -94,7 +96,7 @@ GRIDS: dict[str, Callable[[int, float, float, Schedule], Grid]] = {
     "uniform": uniform_t,
     "quadratic": quadratic_t,
 }
-
+"""The grids that are written down; races and comparisons try these where none is named."""
 
 END_FACTORS = (1.0, 3.0, 10.0, 30.0)
 TRIED = 20

@@ -15,7 +15,7 @@ from s4s_nb.denoisers import Denoiser, examined
 from s4s_nb.distances import lpips_distance, rmse
 from s4s_nb.errors import DivergedError, choose
 from s4s_nb.evaluate import Judged, Target, checked, evaluate_teacher, judged, pairwise, target_of
-from s4s_nb.grids import GRIDS, TRIED, last_levels
+from s4s_nb.grids import GRID_NAMES, GRIDS, TRIED, last_levels
 from s4s_nb.pairs import Pairs, run
 from s4s_nb.runtime import bar
 from s4s_nb.solvers import Solver
@@ -108,7 +108,7 @@ def compare(
         >>> print(compare(model, nfe=5, solvers=[result.solver]))
     """
     for grid in grids:  # before a bar of progress
-        choose(GRIDS, grid, "grid")
+        choose(dict.fromkeys(GRID_NAMES), grid, "grid")
     learned = [
         ({"solver": s.name, "kind": "learned", "grid": s.info.get("grid", "own")}, s)
         for s in (checked(model, solver, transfer) for solver in solvers)

@@ -80,8 +80,7 @@ def kill_again_and_again(way: str, folder: Path) -> None:
     One file has all of a run's state, whatever its method; nothing else is left in the folder.
     """
     enough, options = LEARN[way]
-    count = options["iterations"] * (2 if way == "ld3-adam" else 1)  # its rounds have two halves
-    seen_of = partial(pieces, count=count)
+    seen_of = partial(pieces, count=options["iterations"])
     numbers, history, record = everything(learn(way))
     randomness, kills, runs = random.Random(0), 0, 0
     while kills < enough:  # a fast machine may finish before the last kill, and starts over

@@ -14,7 +14,7 @@ from s4s_nb import __version__, cli
 from s4s_nb.classic import AS_USED, NAMES, ClassicName, make_solver
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate
-from s4s_nb.grids import GRIDS, GridName, karras
+from s4s_nb.grids import GRID_NAMES, GRIDS, GridName, karras
 from s4s_nb.learn.embeddings import EmbeddingName
 from s4s_nb.learn.methods import METHODS, OPTIMISERS, MethodName, OptimiserName
 from s4s_nb.learn.objectives import OBJECTIVES, ObjectiveName
@@ -168,9 +168,9 @@ LEARN = ("learn", "--out", "s.safetensors")
 @pytest.mark.parametrize(
     "arguments, option, choices",
     [
-        (["evaluate", "--solver", "euler", "--grid", "linear"], "--grid", GRIDS),
-        (["sample", "--out", "a.png", "--grid", "linear"], "--grid", GRIDS),
-        (["tour", "--grid", "linear"], "--grid", GRIDS),
+        (["evaluate", "--solver", "euler", "--grid", "linear"], "--grid", GRID_NAMES),
+        (["sample", "--out", "a.png", "--grid", "linear"], "--grid", GRID_NAMES),
+        (["tour", "--grid", "linear"], "--grid", GRID_NAMES),
         (["tour", "--model", "mnist"], "--model", SETTINGS),
         (["train", "--model", "mnist"], "--model", NETWORKS),
         (["teacher", "--out", "a", "--split", "test"], "--split", ["train", "validation"]),
@@ -178,7 +178,7 @@ LEARN = ("learn", "--out", "s.safetensors")
         ([*LEARN, "--optimiser", "lion"], "--optimiser", OPTIMISERS),
         ([*LEARN, "--family", "dpm4"], "--family", NAMES),
         ([*LEARN, "--start", "dpm4"], "--start", NAMES),
-        ([*LEARN, "--grid", "linear"], "--grid", GRIDS),
+        ([*LEARN, "--grid", "linear"], "--grid", GRID_NAMES),
         (["study", "everything"], "name", STUDIES),
     ],
 )
@@ -235,7 +235,7 @@ def test_version_and_completion(call, monkeypatch):
     "name, known",
     [
         (ClassicName, NAMES),
-        (GridName, GRIDS),
+        (GridName, [*GRIDS, "dmn", "gits"]),
         (MethodName, METHODS),
         (NetworkName, NETWORKS),
         (ObjectiveName, OBJECTIVES),
@@ -251,7 +251,7 @@ def test_the_names_that_may_be_chosen_are_those_that_there_are(name, known):
 
 @pytest.mark.parametrize(
     "choices",
-    [METHODS, OPTIMISERS, NAMES, GRIDS, OBJECTIVES, get_args(EmbeddingName)],
+    [METHODS, OPTIMISERS, NAMES, GRID_NAMES, OBJECTIVES, get_args(EmbeddingName)],
     ids="method optimiser classic grid objective embedding".split(),
 )
 def test_the_help_of_learn_lists_what_may_be_chosen(call, choices):

@@ -22,7 +22,7 @@ from s4s_nb.denoisers import examined
 from s4s_nb.distances import check_range
 from s4s_nb.errors import InputError, choose
 from s4s_nb.files import read_json, same_run, write_json
-from s4s_nb.grids import GRIDS, last_levels
+from s4s_nb.grids import GRID_NAMES, GRIDS, last_levels
 from s4s_nb.learn.embeddings import EmbeddingName, embedding_of
 from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.methods import METHODS
@@ -131,7 +131,7 @@ def learn(
             f"Learning takes 2 to {PER_SEED:,} pairs, half as many more validate; got {count} and {others}."
         )
     if grid is not None:
-        choose(GRIDS, grid, "grid")
+        choose(dict.fromkeys(GRID_NAMES), grid, "grid")
     file = solver_file(out)
     start, grid = start or recipe.start, grid or recipe.grid
     starts, grids = [start] if start else list(STARTS), [grid] if grid else list(GRIDS)

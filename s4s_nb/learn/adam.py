@@ -123,7 +123,7 @@ def restore(optimizer: torch.optim.Optimizer, leaf: Tensor, memory: dict, name: 
         optimizer.state[leaf] = {key: value.clone() for key, value in known.items()}
 
 
-def check_finite(loss: Tensor, parameters: Tensor, update: int) -> None:
+def check_finite(loss: Tensor, parameters: Tensor, update: int | str) -> None:
     """:class:`InputError` that says where a loss or a gradient stopped being a number."""
     if not torch.isfinite(loss):
         raise InputError(f"The loss became {loss.item()} at update {update}; lower the learning rate.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -11,13 +11,17 @@ from torch import Tensor
 from s4s_nb.classic import make_solver
 from s4s_nb.denoisers import Condition, Counted, Denoiser, examined
 from s4s_nb.distances import LPIPS_SIDE, Embedding, are_images, lpips_distance
-from s4s_nb.errors import InputError
+from s4s_nb.errors import InputError, choose
 from s4s_nb.evaluate import Reference
-from s4s_nb.grids import Grid, make_grid
-from s4s_nb.pairs import Pairs, run, seeded_noise
+from s4s_nb.grids import GRID_NAMES, Grid, karras, make_grid
+from s4s_nb.pairs import Pairs, part_of, run, seeded_noise
 from s4s_nb.runtime import batch_size, map_batches
 from s4s_nb.schedules import Schedule, native_clock
+from s4s_nb.searched import FINE, cheapest_path, dmn, step_costs
 from s4s_nb.solvers import Solver
+
+CHORDS = 64
+"""Noises whose fine paths GITS looks at; it takes 256."""
 
 Conditions = Callable[[str, int, int], Condition]
 """(split, count, first) → what samples ``first``, ``first`` + 1, … of a split are conditioned on."""
@@ -178,22 +182,38 @@ class Model:
     def grid(self, name: str, end: float | None = None) -> Callable[[int], Grid]:
         """The function (steps) → levels of a named grid over this model's range.
 
+        "dmn" and "gits" are searched for when it is called (:mod:`s4s_nb.searched`). GITS asks the model
+        60 times for each of :data:`CHORDS` training noises, once for all numbers of steps.
+
         Args:
+            name: one of :data:`s4s_nb.grids.GridName`.
             end: another last level than sigma_min, at which the teacher ends; the first is where the noise
                 lives.
 
         Raises:
-            InputError: ``end`` is not between 0 and sigma_max.
+            InputError: an unknown name, or ``end`` is not between 0 and sigma_max.
 
         Example:
             >>> load("fashion").grid("logsnr", end=0.02)(5)
+            >>> load("fashion").grid("gits")(5)
         """
         clock, last = native_clock(self.schedule), self.sigma_min if end is None else end
         if not 0 < last < self.sigma_max:
             raise InputError(
                 f"A grid ends at a level above 0 and below sigma_max = {self.sigma_max:g}; got {last:g}."
             )
+        if name == "dmn":
+            latent = self.decode is not states_are_images
+            return lambda steps: dmn(steps, self.sigma_max, last, latent)
+        if name == "gits":
+            fine = self.fine_levels(last)
+            return lambda steps: fine[cheapest_path(chord_costs(self, last), steps)]
+        choose(dict.fromkeys(GRID_NAMES), name, "grid")
         return lambda steps: make_grid(name, steps, self.sigma_max, last, clock)
+
+    def fine_levels(self, end: float) -> Grid:
+        """The levels among which GITS chooses: Karras's, as many as it has."""
+        return karras(FINE, self.sigma_max, end)
 
     def teacher(self, refine: int = 1) -> Solver:
         """The many-step solver whose end points are the targets; with ``refine`` times the steps of the
@@ -209,6 +229,22 @@ class Model:
         title, teacher = f"teacher, {split}" if progress else None, self.teacher()
         denoise = examined(self.denoise, starts, teacher.model_sigmas[0], cond)
         return Pairs(starts, run(denoise, starts, teacher, cond, title=title), cond)
+
+
+@lru_cache(maxsize=8)
+def chord_costs(model: Model, end: float) -> Tensor:
+    """GITS's costs of Euler steps between the levels of a model's fine paths, which are iPNDM's."""
+    starts, cond = model.starts("train", CHORDS), model.condition("train", CHORDS)
+    fine = make_solver("ipndm-4", FINE, lambda steps: model.fine_levels(end))
+    denoise = examined(model.denoise, starts, fine.model_sigmas[0], cond)
+    size = batch_size(starts.device)
+    parts = [slice(first, first + size) for first in range(0, CHORDS, size)]
+    costs = map_batches(
+        lambda part: len(starts[part]) * step_costs(denoise, starts[part], fine, part_of(cond, part)),
+        parts,
+        starts.device,
+    )
+    return torch.stack(costs).sum(0) / CHORDS
 
 
 def described(schedule: Schedule | None) -> str | None:
