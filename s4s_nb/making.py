@@ -78,7 +78,9 @@ def study_command(
             " seeds: other draws of the pairs; transfer: solvers used where they were not learned;"
             " optimisers: what Gauss-Newton and Adam cost;"
             " ablations: what each choice does;"
-            " spaces: S4S's space and the whole table."
+            " spaces: S4S's space and the whole table;"
+            " methods: all of them, by their recipes and on equal terms;"
+            " choices: one choice of S4S-Alt changed at a time."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.json; goes on from it.")] = None,

@@ -23,7 +23,9 @@ from s4s_nb.pairs import PER_SEED
 from s4s_nb.runtime import own_device
 from s4s_nb.solvers import Solver
 
-StudyName = Literal["uniform", "alt", "seeds", "transfer", "optimisers", "ablations", "spaces"]
+StudyName = Literal[
+    "uniform", "alt", "seeds", "transfer", "optimisers", "ablations", "spaces", "methods", "choices"
+]
 SettingName = Literal[
     "fashion", "fashion-guided", "faces", "faces-latent", "faces-latent-guided", "faces-flow"
 ]

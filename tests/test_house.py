@@ -25,8 +25,8 @@ READING_ORDER = (
     "models.unet models.dit models.classifier models.autoencoder models models.bundled models.cards",
     # where the bundled files come from, and the tables of results
     "training.datasets training.losses training.train training.recipes training.bundle",
-    "studies.sweep studies.ablations studies.spaces studies.transfer studies.settings studies.tour"
-    " studies.bench",
+    "studies.sweep studies.ablations studies.spaces studies.methods studies.transfer studies.settings"
+    " studies.tour studies.bench",
     # the course
     "course.checks.diagnosis course.checks.notebook_* course.checks",
     "course.plots course.widgets course.notebook course.nbval_rules course.refresh",

@@ -21,6 +21,7 @@ from s4s_nb.opponents import classical
 from s4s_nb.pairs import Pairs
 from s4s_nb.runtime import in_processes
 from s4s_nb.studies.ablations import ablations, optimisers, recipes_summary
+from s4s_nb.studies.methods import choices, methods, methods_summary
 from s4s_nb.studies.spaces import spaces, spaces_summary
 from s4s_nb.studies.sweep import (
     HOME_NFE,
@@ -232,7 +233,13 @@ STUDIES = {
     "optimisers": (optimisers, recipes_summary),
     "ablations": (ablations, recipes_summary),
     "spaces": (spaces, spaces_summary),
+    "methods": (methods, methods_summary),
+    "choices": (choices, methods_summary),
 }
+
+
+OF_LEVELS = ("alt", "seeds", "spaces", "methods", "choices")
+"""Studies that learn levels, which a single step has none of."""
 
 
 def study(name: str, out: Path | None, jobs: int = 1, **options) -> str:
@@ -250,7 +257,7 @@ def study(name: str, out: Path | None, jobs: int = 1, **options) -> str:
     settings = list(dict.fromkeys(options.get("settings", signature(run).parameters["settings"].default)))
     for one in settings:  # before hours of the others
         choose(SETTINGS, one, "model")
-    if name in ("alt", "seeds") and min(options.get("nfes", (HOME_NFE,))) < 2:
+    if name in OF_LEVELS and min(options.get("nfes", (HOME_NFE,))) < 2:
         raise InputError(f"Study {name} learns levels, which takes two steps or more; leave NFE 1 out.")
     check_writable(out)
     if jobs > 1 and len(settings) > 1:

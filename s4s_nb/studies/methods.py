@@ -1,0 +1,232 @@
+"""Method against method, and one choice of a method changed at a time."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from s4s_nb.denoisers import examined
+from s4s_nb.evaluate import evaluate
+from s4s_nb.learn import learn, own_teacher
+from s4s_nb.learn.embeddings import EmbeddingName, embedding_of
+from s4s_nb.learn.loop import Result, learn_student
+from s4s_nb.learn.methods import COEFFICIENTS, METHODS, TIMES
+from s4s_nb.learn.objectives import ways_of
+from s4s_nb.learn.problem import Problem
+from s4s_nb.learn.starts import STARTS
+from s4s_nb.models import Model
+from s4s_nb.models.bundled import SETTINGS, find_solver, load
+from s4s_nb.pairs import Pairs
+from s4s_nb.student import Student
+from s4s_nb.studies.ablations import Meter
+from s4s_nb.studies.sweep import QUALITY, Sweep
+
+PAIRS = 60
+"""To learn from, and half as many to choose by: what ten methods in six settings can afford."""
+AFFORDED: dict[str, dict[str, Any]] = {
+    "ld3": {"optimiser": "adam", "start": "ipndm-3", "grid": "logsnr"},
+    "gs": {"learning_rate": 1e-2, "size": 8, "iterations": 26},
+    "dyweight": {"iterations": 25},
+    "dss": {"iterations": 20},
+    "dlms": {"iterations": 25},
+}
+"""Where a method's own recipe is not taken as its row has it. GS has its larger rate, as with its authors'
+code on so few pairs; the others, which learn for hours, have fewer updates."""
+EQUAL = {
+    "s4s-alt": {"rounds": 2, "iterations": 4},
+    "whole": {"iterations": 8},
+}
+"""How sixteen iterations of BFGS are shared out where there are several turns."""
+ITERATIONS = 16
+SPENT = ("parameters", "evaluations", "learning_seconds")
+
+
+@lru_cache
+def common_start(model: Model, nfe: int) -> tuple[str, str]:
+    """Where methods without a start of their own begin: where everything at once did, as bundled."""
+    info = find_solver(model, "joint-bfgs", nfe, "karras").info
+    return info["start"], info["grid"].split(",")[0]
+
+
+@lru_cache(maxsize=2)
+def common_pairs(model: Model) -> tuple[Pairs, Pairs]:
+    """Pairs of the model's teacher with its way."""
+
+    def made(split: str, count: int) -> Pairs:
+        starts, cond = model.starts(split, count), model.condition(split, count)
+        denoise = examined(model.denoise, starts, model.teacher().model_sigmas[0], cond)
+        return ways_of(denoise, starts, model.teacher(), cond)
+
+    return made("train", PAIRS), made("validation", PAIRS // 2)
+
+
+def student_of(model: Model, method: str, nfe: int) -> Student:
+    """The student of a row on the common grid, from its own start or the common one."""
+    row, (start, grid) = METHODS[method], common_start(model, nfe)
+    start = row.start or start
+    return row.student(
+        start=start,
+        nfe=nfe,
+        grid=model.grid(grid),
+        order=row.order,
+        lower_final=STARTS.get(start, False),
+        schedule=model.schedule,
+    )
+
+
+def by_own_recipe(model: Model, method: str, nfe: int) -> Result:
+    """As the row has it, from :data:`PAIRS` pairs."""
+    start, grid = common_start(model, nfe)
+    own = {"start": METHODS[method].start or start, "grid": METHODS[method].grid or grid}
+    options = {**own, **AFFORDED.get(method, {})}
+    counts = {"pairs": PAIRS, "validation_pairs": PAIRS // 2}
+    return learn(model, nfe, method, progress=False, **counts, **options)
+
+
+def on_equal_terms(model: Model, method: str, nfe: int, meter: Meter) -> Result:
+    """The row's student and turns; pairs, end points, LPIPS and BFGS are those of all."""
+    problem = Problem(meter, *common_pairs(model), model.embed)
+    options = {"iterations": ITERATIONS, **EQUAL.get(method, {})}
+    student = student_of(model, method, nfe)
+    return learn_student(problem, student, method, "bfgs", progress=False, **options)
+
+
+def method_cell(model: Model, nfe: int, method: str, terms: str, samples: int) -> dict:
+    """Learn by one method, on its own or on equal terms, and judge."""
+    common_pairs(model)  # which are nobody's own cost
+    meter, row = Meter(model.denoise), METHODS[method]
+    started = time.perf_counter()
+    if terms == "own":
+        result = by_own_recipe(replace(model, denoise=meter), method, nfe)
+        meter.evaluations -= (PAIRS + PAIRS // 2) * own_teacher(model, row.teacher).nfe
+    else:
+        result = on_equal_terms(model, method, nfe, meter)
+    return judged(model, result, meter, started, {"method": method, "terms": terms}, samples)
+
+
+def judged(
+    model: Model, result: Result, meter: Meter, started: float, names: dict[str, str], samples: int
+) -> dict:
+    """What a table has of a learned solver, and of the one that it started from."""
+    seconds, student = time.perf_counter() - started, result.student
+    row, moved = evaluate(model, result.solver, samples), {p for turn in result.turns for p in turn.parts}
+    kept = result.record["kept"]
+    for parameter in student.parameters():
+        parameter.data.zero_()
+    before = evaluate(model, student.solver(), samples)
+    return {
+        "setting": model.name,
+        "nfe": student.nfe,
+        **names,
+        "start": student.start,
+        "parameters": sum(student.sizes(sorted(moved))),
+        "evaluations": meter.evaluations,
+        "learning_seconds": round(seconds, 1),
+        "start_lpips": before["lpips"],
+        "start_fd_teacher": before["fd_teacher"],
+        "lpips_error": row["lpips_error"],
+        "rmse": row["rmse"],
+        **{key: row[key] for key in QUALITY},
+        "validation_start": result.record["validation_start"],
+        "validation": result.record["validation_best"],
+        "kept": kept,
+    }
+
+
+def methods(
+    out: Path,
+    settings: Sequence[str] = tuple(SETTINGS),
+    nfes: Sequence[int] = (5,),
+    names: Sequence[str] = tuple(METHODS),
+    samples: int = 500,
+    device: str = "cpu",
+) -> dict:
+    """All methods, by their own recipes and on equal terms.
+
+    Raises:
+        InputError: an unknown setting, or a table that was made with other numbers.
+    """
+    budget = {"pairs": PAIRS, "samples": samples}
+    table = Sweep(out, "s4s-nb study methods", ("setting", "nfe", "method", "terms"), budget)
+    for setting in settings:
+        model = load(setting, device)
+        for _, nfe, terms, method in table.missing(
+            product([setting], nfes, ("equal", "own"), names), setting
+        ):
+            table.add(method_cell(model, nfe, method, terms, samples))
+    return table.read()
+
+
+# ---------------------------------------------------------------- one choice at a time
+
+BASE: dict[str, Any] = {"method": "s4s-alt", "optimiser": "gauss-newton", "rounds": 3, "iterations": 1}
+WHOLE = (("first", "scales", *TIMES), ("history",))
+CHOICES: dict[str, dict[str, Any]] = {
+    "S4S-Alt": BASE,
+    "space: coefficients": BASE | {"turns": [COEFFICIENTS], "iterations": 2},
+    "space: levels, offsets": BASE | {"turns": [TIMES], "iterations": 2},
+    "space: whole table": BASE | {"turns": WHOLE, "rounds": 2},
+    "objective: trajectory": BASE | {"objective": "trajectory"},
+    "objective: log": BASE | {"objective": "bns"},
+    "embedding: states": BASE | {"embed": "states"},
+    "embedding: classifier": BASE | {"embed": "classifier"},
+    "optimiser: Adam": BASE | {"optimiser": "adam", "rounds": 2, "iterations": 6},
+    "optimiser: BFGS": BASE | {"optimiser": "bfgs", "rounds": 2, "iterations": 3},
+    "turns: all at once": BASE | {"turns": [(*COEFFICIENTS, *TIMES)], "rounds": 1, "iterations": 4},
+}
+"""S4S-Alt's row, and it with one entry changed; rounds and iterations such that evaluations are alike."""
+
+
+def choice_cell(
+    model: Model,
+    nfe: int,
+    choice: str,
+    samples: int,
+    method: str,
+    objective: str = "end",
+    embed: EmbeddingName = "own",
+    **options: Any,
+) -> dict:
+    """Learn with one choice changed, and judge."""
+    meter, pairs = Meter(model.denoise), common_pairs(model)
+    problem = Problem(
+        meter, *pairs, embedding_of(model, embed), objective=objective, schedule=model.schedule
+    )
+    student, started = student_of(model, "whole", nfe), time.perf_counter()
+    result = learn_student(problem, student, method, progress=False, **options)
+    return judged(model, result, meter, started, {"choice": choice}, samples)
+
+
+def choices(
+    out: Path,
+    settings: Sequence[str] = ("fashion", "faces-latent"),
+    nfes: Sequence[int] = (5,),
+    changes: Mapping[str, dict[str, Any]] = CHOICES,
+    samples: int = 500,
+    device: str = "cpu",
+) -> dict:
+    """One choice of S4S-Alt changed at a time, at about equal evaluations.
+
+    Raises:
+        InputError: an unknown setting, or a table that was made with other numbers.
+    """
+    budget = {"pairs": PAIRS, "samples": samples}
+    table = Sweep(out, "s4s-nb study choices", ("setting", "nfe", "choice"), budget)
+    for setting in settings:
+        model = load(setting, device)
+        for _, nfe, choice in table.missing(product([setting], nfes, changes), setting):
+            table.add(choice_cell(model, nfe, choice, samples, **changes[choice]))
+    return table.read()
+
+
+def methods_summary(table: dict) -> str:
+    """Distances, and what was spent, a row a method or choice."""
+    frame = pd.DataFrame(table["cells"])
+    named = [key for key in ("terms", "method", "choice") if key in frame]
+    columns = ["setting", *named, "start_lpips", "lpips", "rmse", "fd_teacher", *SPENT]
+    return frame[columns].to_string(index=False, float_format=lambda value: f"{value:.3g}")
