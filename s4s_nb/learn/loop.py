@@ -67,7 +67,8 @@ class Result:
         values = [value for _, _, value in self.history]
         with in_style():
             figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
-            axis.semilogy(range(len(values)), values, "o-")
+            axis.plot(range(len(values)), values, "o-")
+            axis.set_yscale("log" if min(values) > 0 else "linear")  # distances may be logarithms already
             for index in range(1, len(values)):
                 if self.history[index][0] != self.history[index - 1][0]:
                     axis.axvline(index - 0.5, color="grey", linewidth=0.5)
@@ -232,12 +233,8 @@ class Run:
     def go_on(self, state: dict[str, Any], progress: bool) -> None:
         """Learn from a state to the end."""
         total = len(self.plan) * self.count
-        learning = bar(
-            total=total,
-            desc=f"{self.method} from {self.student.start}",
-            disable=not progress,
-            mininterval=1,
-        )
+        title = f"{self.method} from {self.student.start}"
+        learning = bar(total=total, desc=title, disable=not progress, mininterval=1)
         while state["turn"] < len(self.plan):
             parts = self.plan[state["turn"]]
             for _ in self.steps(state, parts):
@@ -285,6 +282,7 @@ class Run:
         names = "method optimiser family start pairs validation_pairs iterations radius"
         record = {name: self.known[name] for name in names.split()} | self.known["options"]
         record |= {
+            "optimiser": self.options.get("rule", self.tool.title),
             **self.problem.compared(),
             "turns": state["turns"],
             "validation_start": state["history"][0][2],
