@@ -4,8 +4,10 @@
     ld3        levels and offsets                    (Tong et al. 2025)
     joint      all of them at once                   (Frankel et al. 2025, algorithm 3)
     s4s-alt    levels and offsets, then coefficients, in turns    (algorithm 2)
-    dss        coefficients and levels, along the teacher's way, by Lion      (Wang et al. 2025)
-    dlms       all, step by step along the teacher's way, by Adam             (Liang et al. 2025)
+    dss        coefficients and levels, along the way of 100 steps of Euler's method, by Lion, without
+               decay, four pairs an update; of the paper's 50,000 noises 160, ten times  (Wang et al. 2025)
+    dlms       all, step by step along the teacher's way, by Adam with a running mean, 320 updates as in
+               the paper, of 20 instead of 64 noises; no free first step            (Liang et al. 2025)
 
     repeat K times:   Ξ ← argmin_Ξ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     levels and offsets, φ held
                       φ ← argmin_φ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     coefficients, Ξ held
