@@ -17,6 +17,7 @@ from s4s_nb.errors import InputError
 from s4s_nb.evaluate import check_count, evaluate, evaluate_teacher, sample
 from s4s_nb.grids import GRIDS, GridName
 from s4s_nb.learn import learn, solver_file
+from s4s_nb.learn.designer import designer
 from s4s_nb.learn.methods import OptimiserName
 from s4s_nb.making import making
 from s4s_nb.models.bundled import find_solver
@@ -132,6 +133,10 @@ def learn_command(
     radius: Annotated[
         float | None, typer.Option(help="Of relaxed starts, in units of unit noise; for adam.", min=0)
     ] = None,
+    designed: Annotated[
+        bool,
+        typer.Option("--designer", help="For dlms: every sample gets its own coefficients and levels."),
+    ] = False,
     objective: ObjectiveOption = None,
     embed: EmbedOption = None,
     set_weight: SetWeight = 0.0,
@@ -154,6 +159,7 @@ def learn_command(
         raise InputError(f"A radius is a finite number; got {radius}.")
     loaded = find_model(model, device, side)
     how = {"start": start, "grid": grid, "order": order, "lower_final": lower_final, "pairs": pairs}
+    how |= {"student": designer(loaded) if designed else None}
     how |= {"objective": objective, "embed": embed, "set_weight": set_weight}
     how |= {"optimiser": optimiser, "rounds": rounds, "iterations": iterations, "radius": radius}
     result = learn(loaded, nfe, method, out=file, seed=seed, **how)

@@ -299,6 +299,19 @@ def test_learn_writes_a_solver_that_evaluate_reads(call, method, optimiser, titl
     assert status == 2 and "another run" in error
 
 
+@pytest.mark.parametrize("method, more", [("dss", []), ("dlms", []), ("dlms", ["--designer"])])
+def test_the_ways_of_a_teacher_are_learned_along_and_their_files_are_read(call, method, more, tmp_path):
+    out, row = tmp_path / "own.safetensors", tmp_path / "row.json"
+    options = ["--nfe", "2", "--pairs", "4", "--samples", "4", "--out", out, "--json", row]
+    options += ["--model", "faces-latent", "--method", method, "--iterations", "1", "--side", "64", *more]
+    status, printed, error = call("learn", *options)
+    assert status == 0, error
+    learned = read(row)
+    judged = ["--model", "faces-latent", "--solver", out, "--samples", "4", "--json", row]
+    assert call("evaluate", *judged)[0] == 0
+    assert read(row)["rmse"] == learned["rmse"] and read(row)["nfe"] == 2
+
+
 def test_learn_says_what_it_did():
     record = {"validation_start": 0.5, "validation_best": 0.25, "start": "euler", "kept": "learned"}
     assert cli.learned(record) == "From euler the validation distance went from 0.5 to 0.25."

@@ -6,14 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from s4s_nb.classic import make_solver
 from s4s_nb.designed import POOLED, Designed, pooled, watching
 from s4s_nb.distilled import Distilled
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate, sample
 from s4s_nb.grids import uniform_t
 from s4s_nb.learn import learn
+from s4s_nb.learn import problem as module
 from s4s_nb.learn.designer import designer, load_designed
 from s4s_nb.learn.loop import learn_student
+from s4s_nb.learn.objectives import ways_of
+from s4s_nb.learn.problem import Problem
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import load
 from s4s_nb.pairs import run
@@ -208,3 +212,24 @@ def test_a_stopped_learning_goes_on_with_the_same_bits(tmp_path):
         file.unlink()
     whole = learned()
     assert again.history == whole.history and again.solver.digest == whole.solver.digest
+
+
+def test_evaluating_again_in_backward_gives_the_same_gradient(monkeypatch):
+    """Guards features that come out of an evaluation whose activations are not kept."""
+    model, slopes = load("fashion-guided", side=64), []
+    pairs = ways_of(
+        model.denoise, model.starts("train", 2), make_teacher(model), model.condition("train", 2)
+    )
+    student = built(model, 0.1, nfe=2)
+    for most in (2**40, 1):
+        monkeypatch.setattr(module, "ACTIVATION_BYTES", most)
+        given = Problem(model.denoise, pairs, pairs, lambda x: x.flatten(1), objective="trajectory")
+        by = student.zero(("coefficients",)).requires_grad_()
+        given.loss(student.moved(by, ("coefficients",)), pairs).backward()
+        slopes.append(by.grad)
+    assert torch.allclose(*slopes, rtol=1e-4, atol=1e-7 * float(slopes[0].abs().max()))
+    assert slopes[0].any()
+
+
+def make_teacher(model: Model) -> Solver:
+    return make_solver("euler", 4, model.grid("uniform"))

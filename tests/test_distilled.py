@@ -1,9 +1,12 @@
 """The table of Linear Multistep Solver Distillation: its start, its rows, its scales and its ablations."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from s4s_nb.distilled import SCALE, Distilled
+from s4s_nb.distilled import SCALE, Distilled, distilled_student
+from s4s_nb.errors import InputError
 from s4s_nb.grids import uniform_t
 from s4s_nb.learn import learn
 from s4s_nb.models import Model
@@ -59,3 +62,23 @@ def test_its_recipe_learns_step_by_step():
     assert record["kept"] == "learned" and record["validation_best"] < 0.9 * record["validation_start"]
     assert (record["objective"], record["ema"], record["order"]) == ("dlms", 0.95, 4)
     assert record["family"] == "distilled multistep" and record["start"] == "plms"
+
+
+def test_a_form_with_other_options_takes_the_place_of_the_methods_own():
+    model = Model(MIXTURE, shape=(2,), sigma_max=10.0, sigma_min=0.01, schedule=VP)
+    how = {"pairs": 20, "iterations": 2, "progress": False}
+    still = learn(model, 4, "dlms", student=partial(distilled_student, learn_levels=False), **how)
+    assert still.student.levels.numel() == 0 and torch.equal(
+        still.solver.sigmas, uniform_t(4, 10.0, 0.01, VP)
+    )
+    low = learn(model, 4, "dlms", student=partial(distilled_student, high_order=False), order=2, **how)
+    assert low.record["start"] == "dpmpp-1" and low.student.coefficients.numel() == 3
+
+
+def test_a_race_for_its_objective_is_run_without_stopped_gradients():
+    model = Model(MIXTURE, shape=(2,), sigma_max=10.0, sigma_min=0.01, schedule=VP)
+    how = {"optimiser": "adam", "pairs": 8, "iterations": 1, "progress": False}
+    result = learn(model, 3, "s4s", start="dpmpp-2m", objective="dlms", **how)
+    assert result.record["objective"] == "dlms"
+    with pytest.raises(InputError, match="for adam alone"):
+        learn(model, 3, "s4s", start="dpmpp-2m", objective="dlms", pairs=8, progress=False)

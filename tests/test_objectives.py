@@ -103,6 +103,12 @@ def test_bns_counts_logarithms():
     assert torch.allclose(problem.distances(solver), plain.distances(solver).log(), rtol=1e-12)
 
 
+def test_logarithms_below_zero_are_plotted_as_they_are():
+    result = learn_student(given("bns"), student("dpmpp-2m"), "s4s", "gauss-newton", **QUICK)
+    assert min(value for _, _, value in result.history) < 0
+    assert result.plot().axes[0].get_yscale() == "linear"
+
+
 def test_the_root_of_huber_has_a_continuous_derivative():
     apart = torch.tensor([-3e-3, -1e-3, 0.0, 1e-3 - 1e-9, 1e-3 + 1e-9, 0.5], dtype=F64, requires_grad=True)
     root = huber_root(apart)

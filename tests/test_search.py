@@ -141,7 +141,7 @@ def test_its_recipe_learns_along_the_way_of_a_hundred_steps_of_euler():
     record = result.record
     assert record["kept"] == "learned" and record["validation_best"] < 0.9 * record["validation_start"]
     assert record["teacher"] == ["euler", 100, "uniform"] and record["objective"] == "dss"
-    assert (record["rule"], record["size"], record["embed"]) == ("Lion", 4, "states")
+    assert (record["optimiser"], record["size"], record["embed"]) == ("Lion", 4, "states")
     assert (record["start"], record["grid"], record["family"]) == (
         "dpmpp-1",
         "uniform, moved",

@@ -117,8 +117,8 @@ def learn(
     """
     recipe = choose(METHODS, method, "method").of(options.get("turns"))
     order = recipe.order if order is None else order
-    aim = choose(OBJECTIVES, objective or recipe.objective, "objective")
-    space = embedding_of(model, embed or recipe.embed)
+    objective, embed = objective or recipe.objective, embed or recipe.embed
+    aim, space = choose(OBJECTIVES, objective, "objective"), embedding_of(model, embed)
     features = embedding_of(model, "classifier") if set_weight else None
     whole = {"nfe": nfe, "order": 1 if order == "all" else order, "pairs": pairs, "seed": seed}
     for name, value in {**whole, "batch": batch}.items():
@@ -156,9 +156,9 @@ def learn(
     kind = teacher_ways if aim.way else teacher_pairs
     made = partial(kind, model, own_teacher(model, recipe.teacher), seed, work, progress)
     train, validation = made("train", count), made("validation", others)
-    if model.embedding is None and model.has_images:  # so it is learned by LPIPS
+    if embed == "lpips" or (embed == "own" and model.embedding is None and model.has_images):
         check_range(model.pictures(model.images(validation.targets)))
-    what = {"objective": objective or recipe.objective, "schedule": model.schedule}
+    what = {"objective": objective, "schedule": model.schedule}
     what |= {"features": features, "set_weight": set_weight}
     problem = Problem(model.denoise, train, validation, space, batch, **what)
     start, grid, end = picked(model, problem, nfe, starts, grids, ends, work)
@@ -176,7 +176,7 @@ def learn(
         "order": order,
         "seed": seed,
     }
-    record |= {"embed": embed or recipe.embed} if (embed or recipe.embed) != "own" else {}
+    record |= {"embed": embed} if embed != "own" else {}
     record |= {"teacher": list(recipe.teacher)} if recipe.teacher else {}
     solver = replace(result.solver, info={**result.solver.info, **record})
     if file:
@@ -205,7 +205,8 @@ def picked(
         for one in product(starts, grids, ends):
             if choice == dict(zip(("start", "grid", "end"), one, strict=True)):
                 return one
-    few = replace(problem, train=problem.train[:RACE_PAIRS])
+    objective = "trajectory" if problem.aim.cut else problem.objective  # a race is by Gauss–Newton
+    few = replace(problem, train=problem.train[:RACE_PAIRS], objective=objective)
     start, grid, end = best_start(few, model.grid, nfe, model.schedule, grids, starts, ends)
     if kept:
         write_json(kept, {"asked": asked, "picked": {"start": start, "grid": grid, "end": end}})

@@ -23,7 +23,7 @@ from s4s_nb.grids import Grid
 from s4s_nb.multistep import ipndm_weights, linear_multistep
 from s4s_nb.pairs import part_of
 from s4s_nb.schedules import Schedule
-from s4s_nb.solvers import TABLE
+from s4s_nb.solvers import TABLE, Solver
 from s4s_nb.student import Student
 
 
@@ -40,6 +40,12 @@ def load_designed(path: Path | str, model: Any) -> Designed:
     build = designer(model, **json.loads(told["how"]))
     fresh = build(grid=lambda n: sigmas, nfe=len(sigmas) - 1, schedule=model.schedule)
     return replace(fresh.on(sigmas), name=told["name"], info=json.loads(told["info"]), weights=tensors)
+
+
+def load_solver(path: Path | str, model: Any) -> Solver:
+    """Read a solver's file of either kind, for a model."""
+    _, told = read_safetensors(Path(path))
+    return load_designed(path, model) if told.get("format") == DESIGNER_FORMAT else Solver.load(path)
 
 
 class Designing(Student):

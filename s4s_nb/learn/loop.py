@@ -67,7 +67,8 @@ class Result:
         values = [value for _, _, value in self.history]
         with in_style():
             figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
-            axis.semilogy(range(len(values)), values, "o-")
+            axis.plot(range(len(values)), values, "o-")
+            axis.set_yscale("log" if min(values) > 0 else "linear")  # distances may be logarithms already
             for index in range(1, len(values)):
                 if self.history[index][0] != self.history[index - 1][0]:
                     axis.axvline(index - 0.5, color="grey", linewidth=0.5)
@@ -283,6 +284,7 @@ class Run:
         names = "method optimiser family start pairs validation_pairs iterations radius"
         record = {name: self.known[name] for name in names.split()} | self.known["options"]
         record |= {
+            "optimiser": self.options.get("rule", self.tool.title),
             **self.problem.compared(),
             "turns": state["turns"],
             "validation_start": state["history"][0][2],

@@ -13,8 +13,10 @@
     gs         all outputs and states, levels and offsets beside a classic solver of those levels
                (2510.17699)
     dyweight   weights with a free sum, and time scales           (2603.11607)
-    dss        coefficients and levels, along the teacher's way, by Lion      (Wang et al. 2025)
-    dlms       all, step by step along the teacher's way, by Adam             (Liang et al. 2025)
+    dss        coefficients and levels, along the way of 100 steps of Euler's method, by Lion, without
+               decay, four pairs an update; of the paper's 50,000 noises 160, ten times  (Wang et al. 2025)
+    dlms       all, step by step along the teacher's way, by Adam with a running mean, 320 updates as in
+               the paper, of 20 instead of 64 noises; no free first step            (Liang et al. 2025)
 
     repeat K times:   Ξ ← argmin_Ξ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     levels and offsets, φ held
                       φ ← argmin_φ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     coefficients, Ξ held

@@ -239,6 +239,7 @@ class Problem:
         sigma = size_of(one.starts)
         with torch.no_grad():
             halved = (self.embed(one.targets) - self.embed(0.5 * one.targets)).double().square().sum()
+        ways = [t for each in pairs if each.way for t in (each.way.levels, each.way.states)]
         return {
             "pairs": len(self.train),
             "validation_pairs": len(self.validation),
@@ -249,14 +250,12 @@ class Problem:
             "embedding": float(halved),
             "batch": self.batch,
             **self.compared(),
+            **({"way": digest(*ways)} if self.aim.way else {}),
         }
 
     def compared(self) -> dict:
         """What is compared beside end points, for records; nothing where they are all."""
         told = {} if self.objective == "end" else {"objective": self.objective}
-        if self.aim.way:
-            ways = [pairs.way for pairs in (self.train, self.validation) if pairs.way]
-            told["way"] = digest(*(t for way in ways for t in (way.levels, way.states)))
         return told | ({"set_weight": self.set_weight} if self.set_weight else {})
 
 

@@ -14,6 +14,7 @@ from s4s_nb.denoisers import ADAPTERS, Condition, Counted, Denoiser, clipped, gu
 from s4s_nb.errors import InputError, choose
 from s4s_nb.evaluate import Reference
 from s4s_nb.files import data_file, manifest, read_safetensors
+from s4s_nb.learn.designer import load_solver
 from s4s_nb.models import Model, states_are_images
 from s4s_nb.models.autoencoder import Autoencoder
 from s4s_nb.models.classifier import Classifier
@@ -282,7 +283,7 @@ def find_solver(
     if name == "teacher":
         return model.teacher()
     if name.endswith(".safetensors"):
-        return Solver.load(Path(name))
+        return load_solver(Path(name), model)
     learned = learned_solvers(model.name)
     if (name, nfe) in learned:
         return Solver.load(data_file(learned[name, nfe]))
