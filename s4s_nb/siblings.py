@@ -58,9 +58,10 @@ class DynamicWeights(LinearMultistep):
         x_{i+1} = x_i + (σ_{i+1} − τ_i) Σ_j w_ij ε_j,     ε_j = (x_j − D_j)/τ_j,
         τ_{i+1} = τ_i + (Σ_j w_ij)(σ_{i+1} − τ_i),        τ_0 = σ_0
 
-    with τ_i the nominal level of x_i, at which the model is asked: a step whose weights sum to more than
-    one is a longer step. Where they sum to one, τ is the grid. The model's time scales s_j are offsets
-    with ``reach="scale"``. In the published code the first evaluation is free; here it is made, at σ_0.
+    with τ_i the nominal level of x_i: a step whose weights sum to more than one is a longer step. Where
+    they sum to one, τ is the grid. The model is asked at |τ_i|, as a step may go too far and be taken back.
+    Its time scales s_j are offsets with ``reach="scale"``. In the published code the first evaluation is
+    free; here it is made, at σ_0.
 
     Args:
         start: a linear multistep solver in noise form, as ipndm-3.
@@ -69,7 +70,6 @@ class DynamicWeights(LinearMultistep):
 
     Raises:
         InputError: ``start`` is not in noise form, or uses more history than ``order``.
-        DivergedError: when called, a nominal level is not above 0.
     """
 
     family = "dynamic weights"
@@ -89,7 +89,7 @@ class DynamicWeights(LinearMultistep):
             nominal = torch.cat([nominal, (sigmas[i + 1] + more * step)[None]])
         mixed = (sigmas[1:] - nominal)[:, None] * (self.classic(sigmas) + offsets) / nominal
         name = f"dyweight-{self.start}"
-        return Solver(name, sigmas, torch.eye(len(mixed)).double() + mixed, -mixed, nominal)
+        return Solver(name, sigmas, torch.eye(len(mixed)).double() + mixed, -mixed, nominal.abs())
 
 
 def dyweight_student(start: str, nfe: int, grid: Callable[[int], Grid], **options) -> Student:

@@ -38,7 +38,7 @@ from s4s_nb.solvers import Solver
 PARTS = ("coefficients", "levels", "offsets")
 """The names of a student's parameters."""
 FURTHER = ("history", "first", "scales")
-"""Those of the ones that it has where they are asked for."""
+"""Those that it has only where they are asked for."""
 
 
 class Student(nn.Module):

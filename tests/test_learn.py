@@ -212,6 +212,7 @@ def test_a_gain_within_its_error_is_not_taken():
     assert result.turns[-1].after < result.turns[0].before
     assert 0 < record["gain"] < record["gain_error"]
     assert record["kept"] == "start" and same_bits(result.solver, start)
+    assert float(given.distances(result.reached).mean()) == pytest.approx(result.turns[-1].after)
     assert not any(p.any() for p in here.parameters())
     assert record["validation_best"] == record["validation_start"] == result.history[0][2]
 

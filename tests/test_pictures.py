@@ -34,7 +34,7 @@ ODD = {
 def course() -> Result:
     solver = make_solver("euler", 5, GRID)
     solver.info.update(method="s4s", start="euler")
-    return Result(solver, student(), [(0, 0, 1.0), (0, 1, 0.5), (1, 1, 0.4)])
+    return Result(solver, student(), solver, [(0, 0, 1.0), (0, 1, 0.5), (1, 1, 0.4)])
 
 
 FIGURES = {

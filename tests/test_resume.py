@@ -13,6 +13,7 @@ import torch
 
 from s4s_nb.denoisers import guided
 from s4s_nb.errors import InputError
+from s4s_nb.families import make_student
 from s4s_nb.learn.loop import learn_student
 from s4s_nb.learn.methods import METHODS
 from s4s_nb.learn.problem import Problem
@@ -45,8 +46,12 @@ SHORT = {
 }
 
 
-@pytest.mark.parametrize("optimiser", SHORT)
-@pytest.mark.parametrize("method", METHODS)
+OWN = [(name, row.optimiser) for name, row in METHODS.items() if row.student is not make_student]
+"""Methods with a student of their own, each by its own optimiser; the others by all of them."""
+EVERY = [(name, tool) for name in METHODS for tool in SHORT if name not in dict(OWN)]
+
+
+@pytest.mark.parametrize(("method", "optimiser"), OWN + EVERY)
 def test_stopped_after_any_of_its_saves_it_goes_on_with_the_same_bits(
     method, optimiser, tmp_path, monkeypatch
 ):

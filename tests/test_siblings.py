@@ -308,21 +308,24 @@ def test_gs_is_a_residual_on_the_classic_solver_of_its_own_levels():
     assert torch.allclose(solve(fake_denoiser, x, table), states[-1], rtol=1e-8, atol=1e-8)
 
 
-def test_dyweight_is_its_sampler():
+@pytest.mark.parametrize("size", [0.05, 1.0])
+def test_dyweight_is_its_sampler(size):
     """Weights with a free sum, which moves the level that the state is said to have (2603.11607)."""
-    here = moved(formed("dyweight"), 0.05)
+    here = moved(formed("dyweight"), size)
     table, x = here.solver(), 10 * noise(6)
     free, classic = here.coefficients.tolist(), {1: [1.0], 2: [-0.5, 1.5], 3: [5 / 12, -16 / 12, 23 / 12]}
-    level, grid, slopes = here.sigmas[0], table.sigmas, []
+    level, grid, slopes, levels = here.sigmas[0], table.sigmas, [], []
     state, scales = x, [1.0, *(1 + 0.5 * here.offsets.detach().tanh()).tolist()]
     for i in range(N):
-        slopes.append((state - fake_denoiser(state, scales[i] * level)) / level)
+        levels.append(float(level))
+        slopes.append((state - fake_denoiser(state, scales[i] * level.abs())) / level)
         row = classic[min(i + 1, 3)]
         row = [w + free.pop(0) for w in row]
         step = grid[i + 1] - level
         state = state + step * sum(w * s for w, s in zip(row, slopes[-len(row) :], strict=True))
         level = level + sum(row) * step
     assert torch.allclose(solve(fake_denoiser, x, table), state, rtol=1e-10, atol=1e-10)
+    assert (min(levels) < 0) == (size == 1.0), "where one is negative, the model is asked at its size"
     with pytest.raises(InputError, match="noise form"):
         dyweight_student("dpmpp-2m", N, GRID)
 

@@ -29,6 +29,7 @@ from s4s_nb.studies.settings import (
     uniform,
     uniform_summary,
 )
+from s4s_nb.studies.spaces import spaces, spaces_summary
 from s4s_nb.studies.sweep import Budget, Sweep
 from s4s_nb.studies.transfer import alt_cells, transfer, transfer_summary
 
@@ -58,6 +59,17 @@ def test_a_study_goes_on_where_it_was_stopped(tmp_path):
     assert [row in summary for row in ("fashion", "2 NFE", "all")] == [True] * 3
     with pytest.raises(InputError, match="made by another budget"):
         make(Budget(pairs=3, validation_pairs=2, iterations=1, samples=4))
+
+
+def test_spaces_begin_where_everything_at_once_has_ended(tmp_path):
+    make = partial(spaces, tmp_path / "spaces.json", ["fashion"], counts=(2,), iterations=1, samples=4)
+    table = make(names=("start", "whole table"))
+    start, whole = table["cells"]
+    assert whole["turns"][0]["before"] == pytest.approx(start["validation"], rel=1e-6)
+    assert (start["parameters"], whole["parameters"]) == (20, 39)
+    assert (start["iterations"], whole["iterations"]) == (1, 2)
+    assert whole["evaluations"] > start["evaluations"] and whole["training"] < start["training"]
+    assert "whole table" in spaces_summary(table)
 
 
 def test_learned_solvers_are_written_with_their_record(tmp_path):

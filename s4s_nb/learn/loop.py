@@ -34,6 +34,7 @@ class Result:
 
     solver: the learned table, which knows how it was learned.
     student: the module that it is the table of.
+    reached: the table at which the learning has ended, also where its start was kept.
     history: a row (turn, iteration, validation distance) each time the distance was measured, the first at
         the start.
     record: the solver's record, see :attr:`s4s_nb.solvers.Solver.info`.
@@ -41,6 +42,7 @@ class Result:
 
     solver: Solver
     student: Student
+    reached: Solver
     history: list[tuple[int, int, float]]
 
     def __repr__(self) -> str:
@@ -276,8 +278,8 @@ class Run:
 
     def result(self, state: dict[str, Any]) -> Result:
         """The solver with its record, or its start where the gain is not above its own error."""
-        reached = self.problem.distances(self.student.solver())
-        gain, error = paired_gain(self.begun, reached)
+        reached = self.student.solver()
+        gain, error = paired_gain(self.begun, self.problem.distances(reached))
         kept = gain > error
         if not kept:
             self.set(self.first)
@@ -297,4 +299,4 @@ class Run:
         if self.shifts:
             record["boundary_share"] = self.shifts.boundary_share
         solver, history = self.student.solver(), [tuple(row) for row in state["history"]]
-        return Result(replace(solver, info={**solver.info, **record}), self.student, history)
+        return Result(replace(solver, info={**solver.info, **record}), self.student, reached, history)

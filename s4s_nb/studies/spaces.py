@@ -74,7 +74,8 @@ def on_training_pairs(problem: Problem, solver: Solver) -> float:
 
 
 def space_cell(model: Model, nfe: int, space: str, pairs: int, iterations: int, samples: int) -> dict:
-    """Learn in one space and judge."""
+    """Learn in one space, and judge where that has ended: "kept" says whether its gain over where it began
+    is above the gain's own error."""
     here = at_once(model, nfe, pairs, iterations)
     spent, started, moving = here.meter.evaluations, time.perf_counter(), SPACES[space]
     result, student = here.joint, deepcopy(here.joint.student)
@@ -88,7 +89,7 @@ def space_cell(model: Model, nfe: int, space: str, pairs: int, iterations: int, 
         result = learn_student(here.problem, student, "whole", **options)
     seconds, spent = time.perf_counter() - started, here.meter.evaluations - spent
     alone = space == "whole table at once"
-    row = evaluate(model, result.solver, samples)
+    row = evaluate(model, result.reached, samples)
     return {
         "setting": model.name,
         "nfe": nfe,
@@ -98,13 +99,14 @@ def space_cell(model: Model, nfe: int, space: str, pairs: int, iterations: int, 
         "iterations": total if alone else iterations + total,
         "evaluations": spent if alone else here.spent + spent,
         "learning_seconds": round(seconds if alone else here.seconds + seconds, 1),
-        "training": on_training_pairs(here.problem, result.solver),
-        "validation": result.record["validation_best"],
+        "training": on_training_pairs(here.problem, result.reached),
+        "validation": result.record["turns"][-1]["after"],
+        "kept": result.record["kept"],
         "rmse": row["rmse"],
         **{key: row[key] for key in QUALITY},
         "turns": result.record["turns"],
-        "model_sigmas": result.solver.model_sigmas.tolist(),
-        "kappa": result.solver.kappa.tolist(),
+        "model_sigmas": result.reached.model_sigmas.tolist(),
+        "kappa": result.reached.kappa.tolist(),
     }
 
 
