@@ -7,9 +7,9 @@
 >>> images = s4s.sample(model, result.solver, count=16, seed=0)
 >>> print(s4s.compare(model, nfe=5, solvers=[result.solver]))
 
-The modules below are for readers of the code, in this order: schedules, denoisers, mixtures, solvers,
-grids, multistep, single_step, classic, searched; levels, student, families, pairs, store, learn; distances,
-frechet, comparison, evaluate, opponents; models, training, studies, course.
+The modules below are for readers of the code, in this order: schedules, denoisers, mixtures, first,
+solvers, grids, multistep, single_step, classic, searched; levels, student, families, pairs, store, learn;
+distances, frechet, comparison, evaluate, opponents; models, training, studies, course.
 """
 
 # ruff: noqa: E402, F401
@@ -28,6 +28,7 @@ from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate, sample
 from s4s_nb.families import LinearMultistep, PredictorCorrector, SingleStep, make_student
 from s4s_nb.files import data_file, manifest, read_safetensors, sha256, write_json, write_safetensors
+from s4s_nb.first import FreeFirst
 from s4s_nb.frechet import features, frechet_distance, moments
 from s4s_nb.grids import (
     ALIGN_YOUR_STEPS,
@@ -45,7 +46,7 @@ from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.methods import METHODS, OPTIMISERS
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.relaxed import radius_rule
-from s4s_nb.levels import Levels, decoupled
+from s4s_nb.levels import Levels, decoupled, solver_on
 from s4s_nb.mixtures import GaussianMixture
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import NETWORKS, SETTINGS, find_solver, load, load_network

@@ -25,6 +25,7 @@ from s4s_nb.opponents import compare
 from s4s_nb.options import (
     Device,
     End,
+    Free,
     GridOption,
     Json,
     LowerFinal,
@@ -127,6 +128,7 @@ def learn_command(
     radius: Annotated[
         float | None, typer.Option(help="Of relaxed starts, in units of unit noise; for adam.", min=0)
     ] = None,
+    free_first: Free = False,
     side: Side = None,
     pairs: Annotated[int | None, typer.Option(help="Teacher pairs; half as many more validate.")] = None,
     samples: Samples = 500,
@@ -147,6 +149,7 @@ def learn_command(
     loaded = find_model(model, device, side)
     how = {"start": start, "grid": grid, "order": order, "lower_final": lower_final, "pairs": pairs}
     how |= {"optimiser": optimiser, "rounds": rounds, "iterations": iterations, "radius": radius}
+    how |= {"free_first": free_first}
     result = learn(loaded, nfe, method, out=file, seed=seed, **how)
     solver = result.solver
     names = {"model": model, "solver": solver.name, "kind": "learned", "grid": solver.info["grid"]}
@@ -172,6 +175,7 @@ def sample_command(
     grid: GridOption = "logsnr",
     lower_final: LowerFinal = False,
     end: End = None,
+    free_first: Free = False,
     count: Annotated[int, typer.Option(help="How many images.", min=1, max=PER_SEED)] = 100,
     seed: Seed = 0,
     transfer: Transfer = False,
@@ -183,7 +187,7 @@ def sample_command(
     file = picture_file(out)
     check_writable(file)
     loaded = find_model(model, device)
-    table = one_solver(loaded, solver, nfe, grid, lower_final, end)
+    table = one_solver(loaded, solver, nfe, grid, lower_final, end, free_first)
     if not loaded.has_images:
         raise InputError("There is no picture: the end states of this model are no images.")
     save_samples(file, loaded.pictures(sample(loaded, table, count, seed, transfer)))
@@ -198,6 +202,7 @@ def evaluate_command(
     grid: GridOption = "logsnr",
     lower_final: LowerFinal = False,
     end: End = None,
+    free_first: Free = False,
     samples: Samples = 500,
     seed: Seed = 0,
     transfer: Transfer = False,
@@ -208,7 +213,7 @@ def evaluate_command(
     check_count(samples)
     check_writable(json)
     loaded = find_model(model, device)
-    table = one_solver(loaded, solver, nfe, grid, lower_final, end)
+    table = one_solver(loaded, solver, nfe, grid, lower_final, end, free_first)
     if solver == "teacher":
         names = {"solver": solver, "kind": "teacher", "grid": "own"}
         row = evaluate_teacher(loaded, samples, seed)

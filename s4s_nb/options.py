@@ -72,6 +72,10 @@ End = Annotated[
 LowerFinal = Annotated[
     bool, typer.Option(help="Lower a classic solver's order at the end, as the tour does.")
 ]
+Free = Annotated[
+    bool,
+    typer.Option("--free-first", help="One step more, its answer at the first level a stored mean: 5 + 1."),
+]
 Samples = Annotated[int, typer.Option(help="How many test noises.")]
 Transfer = Annotated[
     bool, typer.Option("--transfer", help="Take a solver that was learned for another model.")
@@ -159,10 +163,16 @@ def check_device(device: str | None) -> str:
 
 
 def one_solver(
-    model: Model, name: str, nfe: int | None, grid: str, lower_final: bool, end: float | None
+    model: Model,
+    name: str,
+    nfe: int | None,
+    grid: str,
+    lower_final: bool,
+    end: float | None,
+    free_first: bool,
 ) -> Solver:
     """A solver by name; :class:`InputError` where a file or a teacher has another NFE than asked for."""
-    solver = find_solver(model, name, nfe or 5, grid, lower_final, end)
+    solver = find_solver(model, name, nfe or 5, grid, lower_final, end, free_first)
     if nfe not in (None, solver.nfe):
         raise InputError(f"{name} has {solver.nfe} evaluations, not {nfe}; leave --nfe out.")
     return solver

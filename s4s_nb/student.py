@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from s4s_nb.errors import InputError, choose
+from s4s_nb.first import FreeFirst
 from s4s_nb.grids import Grid
 from s4s_nb.levels import LOG, Clock, Levels, decoupled, moved_in
 from s4s_nb.schedules import Schedule
@@ -36,12 +37,13 @@ class Student(nn.Module):
         start: the classic solver around which it lies.
         sigmas: its own grid, where the levels start.
         size: how many coefficients it has.
-        nfe: evaluations.
+        nfe: evaluations, a free first one among them.
         clock, kind: of :class:`s4s_nb.levels.Levels`. A grid that the clock takes to infinity (log σ, one
             that ends at 0) stays as it is: the student then has no levels and no offsets.
         free_end: whether the last of the levels moves too, by the last of their parameters.
         width: w, bound of the offsets as a part of the smallest gap; 0 for none.
         schedule, held: what a model level means; see :func:`s4s_nb.levels.decoupled`.
+        first: what stands for the first answer, which is then not asked for.
     """
 
     family: str
@@ -58,10 +60,11 @@ class Student(nn.Module):
         schedule: Schedule | None = None,
         held: str = "data",
         free_end: bool = False,
+        first: FreeFirst | None = None,
     ):
         super().__init__()
         self.start, self.sigmas, self.nfe, self.width = start, sigmas, nfe, width
-        self.clock, self.schedule, self.held = clock, schedule, held
+        self.clock, self.schedule, self.held, self.first = clock, schedule, held, first
         moving = bool(torch.isfinite(clock[0](sigmas)).all())
         self.grid = Levels(sigmas, clock, kind, free_end) if moving else None
         self.coefficients = zeros(size)
@@ -88,6 +91,8 @@ class Student(nn.Module):
         """The solver of all parameters, differentiable in them."""
         sigmas = self.sigmas if self.grid is None else self.grid(self.levels)
         solver = self.table(sigmas)
+        if self.first is not None:
+            solver = solver.with_first(self.first)
         if not self.offsets.numel():
             return solver
         gap = self.clock[0](sigmas).diff().abs().min()

@@ -13,7 +13,7 @@ READING_ORDER = (
     # what everything stands on
     "errors atomic files runtime",
     # solving
-    "schedules denoisers mixtures solvers grids multistep single_step classic searched",
+    "schedules denoisers mixtures first solvers grids multistep single_step classic searched",
     # learning, and the distances to learn by
     "levels student families pairs store distances frechet pictures",
     "learn.tangents learn.problem learn.gradients learn.gauss_newton learn.bfgs learn.relaxed learn.adam"

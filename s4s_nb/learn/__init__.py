@@ -19,7 +19,8 @@ import torch
 from s4s_nb.distances import check_range
 from s4s_nb.errors import InputError, choose
 from s4s_nb.families import make_student
-from s4s_nb.files import read_json, same_run, write_json
+from s4s_nb.files import digest, read_json, same_run, write_json
+from s4s_nb.first import FreeFirst
 from s4s_nb.grids import GRID_NAMES, GRIDS, last_levels
 from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.methods import METHODS
@@ -47,6 +48,7 @@ def learn(
     order: int = 3,
     consistent: bool = False,
     lower_final: bool | None = None,
+    free_first: bool = False,
     pairs: int | None = None,
     validation_pairs: int | None = None,
     out: Path | str | None = None,
@@ -73,6 +75,8 @@ def learn(
         consistent: keep the weights of a step at a sum of 1.
         lower_final: start from the classic solver with its order lowered at the end; as it is used, if
             left out.
+        free_first: one step more for the same evaluations, its answer at the first level replaced by the
+            stored mean of the model's own (:meth:`s4s_nb.models.Model.first_answer`); counted as "5 + 1".
         pairs, validation_pairs: how many pairs of the teacher to learn from and to choose by; the method's
             number, and half as many.
         out: the file to write, .safetensors; pairs and progress are kept in a folder beside it, from which
@@ -114,14 +118,16 @@ def learn(
     if isinstance(end, str):
         choose({"race": 0, "learn": 0}, end, "way to choose a last level")
         ends = last_levels(model.sigma_max, model.sigma_min)
+    first = model.first_answer() if free_first else None
     built = partial(
         student_for,
         model,
-        nfe=nfe,
+        nfe=nfe + free_first,
         order=order,
         consistent=consistent,
         lower_final=lower_final,
         free_end=end == "learn",
+        first=first,
     )
     tool = recipe.tool(options.get("optimiser"), options.get("radius"))  # before minutes of the teacher
     for each in starts:
@@ -132,7 +138,7 @@ def learn(
     if model.embedding is None and model.has_images:  # so it is learned by LPIPS
         check_range(model.pictures(model.images(validation.targets)))
     problem = Problem(model.denoise, train, validation, model.embed, batch)
-    start, grid, end = picked(model, problem, nfe, starts, grids, ends, work)
+    start, grid, end = picked(model, problem, nfe + free_first, starts, grids, ends, work, first)
     student = built(start=start, grid=grid, end=end)
     if tool.relaxed:  # of first order, by batches in a random order
         options = {"seed": seed, **options}
@@ -161,12 +167,14 @@ def picked(
     grids: list[str],
     ends: Sequence[float | None],
     work: Path | None,
+    first: FreeFirst | None,
 ) -> Start:
     """The only start, grid and last level, or those that a race picks; its pick is kept for a run that goes
     on."""
     if len(starts) == len(grids) == len(ends) == 1:
         return starts[0], grids[0], ends[0]
     asked = {"nfe": nfe, "starts": starts, "grids": grids, "ends": list(ends), **problem.identity()}
+    asked |= {} if first is None else {"free_first": digest(first.means)}
     kept = work / "race.json" if work else None
     known = read_json(kept) if kept and kept.exists() else {}
     if isinstance(known, dict) and same_run(known.get("asked"), asked):
@@ -175,7 +183,7 @@ def picked(
             if choice == dict(zip(("start", "grid", "end"), one, strict=True)):
                 return one
     few = replace(problem, train=problem.train[:RACE_PAIRS])
-    start, grid, end = best_start(few, model.grid, nfe, model.schedule, grids, starts, ends)
+    start, grid, end = best_start(few, model.grid, nfe, model.schedule, grids, starts, ends, first)
     if kept:
         write_json(kept, {"asked": asked, "picked": {"start": start, "grid": grid, "end": end}})
     return start, grid, end
@@ -191,10 +199,11 @@ def student_for(
     consistent: bool,
     lower_final: bool | None,
     free_end: bool,
+    first: FreeFirst | None,
 ) -> Student:
     """The student of a model around a classic solver on a named grid with its last level."""
     lower = STARTS.get(start, False) if lower_final is None else lower_final
-    places = {"schedule": model.schedule, "free_end": free_end}
+    places = {"schedule": model.schedule, "free_end": free_end, "first": first}
     return make_student(start, nfe, model.grid(grid, end), order, consistent, lower, **places)
 
 

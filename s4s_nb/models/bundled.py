@@ -263,14 +263,25 @@ def learned_solvers(name: str) -> dict[tuple[str, int], str]:
 
 
 def find_solver(
-    model: Model, name: str, nfe: int, grid: str, lower_final: bool = False, end: float | None = None
+    model: Model,
+    name: str,
+    nfe: int,
+    grid: str,
+    lower_final: bool = False,
+    end: float | None = None,
+    free_first: bool = False,
 ) -> Solver:
     """A solver by name: "teacher", a file (.safetensors), a bundled learned one, or a classic one on a grid
     with its last level.
 
+    With ``free_first`` a classic one has a step more (:meth:`s4s_nb.models.Model.first_answer`).
+
     Raises:
-        InputError: an unknown name, a bad file, or an NFE for which none is bundled.
+        InputError: an unknown name, a bad file, an NFE for which none is bundled, or ``free_first`` for
+            another than a classic one.
     """
+    if free_first and name not in NAMES:
+        raise InputError(f"{name} is as it was made; a free first answer is given to classic solvers here.")
     if name == "teacher":
         return model.teacher()
     if name.endswith(".safetensors"):
@@ -284,4 +295,6 @@ def find_solver(
             f"{name} is bundled for {model.name} at NFE {nfes}, not at {nfe}; see s4s-nb learn."
         )
     choose(dict.fromkeys(["teacher", *(method for method, _ in learned), *NAMES]), name, "solver")
-    return make_solver(name, nfe, model.grid(grid, end), lower_final, model.schedule)
+    steps = nfe + free_first
+    solver = make_solver(name, steps, model.grid(grid, end), lower_final, model.schedule)
+    return solver.with_first(model.first_answer()) if free_first else solver
