@@ -45,7 +45,10 @@ SolverName = Annotated[
 ]
 MethodOption = Annotated[
     MethodName,
-    typer.Option(help="s4s: coefficients; ld3: levels; joint: both at once; s4s-alt: both in turns."),
+    typer.Option(
+        help="s4s: coefficients; ld3: levels; joint: both at once; s4s-alt: both in turns;"
+        " s4s-paper, s4s-alt-paper: S4S's own recipes."
+    ),
 ]
 Side = Annotated[
     int | None,

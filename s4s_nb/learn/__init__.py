@@ -32,6 +32,8 @@ from s4s_nb.student import Student
 
 __all__ = ["Problem", "Result", "learn", "learn_student"]
 
+BEGUN_FROM = 50
+"""Pairs from which LD3 learns and by as many of which it chooses, where another method goes on from it."""
 RACE_PAIRS = 40
 """Of the training pairs, at most, in the race that picks start and grid."""
 
@@ -49,6 +51,7 @@ def learn(
     consistent: bool = False,
     lower_final: bool | None = None,
     free_first: bool = False,
+    held: Literal["data", "noise"] | None = None,
     pairs: int | None = None,
     validation_pairs: int | None = None,
     out: Path | str | None = None,
@@ -77,8 +80,10 @@ def learn(
             left out.
         free_first: one step more for the same evaluations, its answer at the first level replaced by the
             stored mean of the model's own (:meth:`s4s_nb.models.Model.first_answer`); counted as "5 + 1".
+        held: what a model level of its own means (:func:`s4s_nb.levels.decoupled`); LD3 and GS hold the
+            noise, the methods here the data unless they are LD3's or the paper's.
         pairs, validation_pairs: how many pairs of the teacher to learn from and to choose by; the method's
-            number, and half as many.
+            numbers, or half as many.
         out: the file to write, .safetensors; pairs and progress are kept in a folder beside it, from which
             a run that was stopped goes on.
         seed: which noises are learned from (:data:`s4s_nb.pairs.PER_SEED`), and the order of batches.
@@ -104,8 +109,11 @@ def learn(
     for name, value in {"nfe": nfe, "order": order, "pairs": pairs, "seed": seed, "batch": batch}.items():
         if value is not None and (not isinstance(value, int) or value < (name != "seed")):
             raise InputError(f"{name} is a whole number above 0 (a seed may be 0); got {value!r}.")
-    count = recipe.pairs if pairs is None else pairs
-    others = count // 2 if validation_pairs is None else validation_pairs
+    own = recipe.pairs if model.in_pixels else recipe.latent_pairs or recipe.pairs
+    count = own if pairs is None else pairs
+    own = recipe.validation if pairs is None and recipe.validation else count // 2
+    others = own if validation_pairs is None else validation_pairs
+    start, grid = start or recipe.start, grid or recipe.grid
     if not (2 <= count <= PER_SEED and 1 <= others <= PER_SEED):
         raise InputError(
             f"Learning takes 2 to {PER_SEED:,} pairs, half as many more validate; got {count} and {others}."
@@ -128,6 +136,7 @@ def learn(
         lower_final=lower_final,
         free_end=end == "learn",
         first=first,
+        held=held or recipe.held,
     )
     tool = recipe.tool(options.get("optimiser"), options.get("radius"))  # before minutes of the teacher
     for each in starts:
@@ -140,11 +149,12 @@ def learn(
     problem = Problem(model.denoise, train, validation, model.embed, batch)
     start, grid, end = picked(model, problem, nfe + free_first, starts, grids, ends, work, first)
     student = built(start=start, grid=grid, end=end)
+    begun = begin(problem, student, recipe.begins, work, progress) if recipe.begins else {}
     if tool.relaxed:  # of first order, by batches in a random order
         options = {"seed": seed, **options}
     state = work / f"{method}.safetensors" if work else None
     result = learn_student(problem, student, method, state_file=state, progress=progress, **options)
-    moved = any(getattr(student, part).any() for part in ("levels", "offsets"))
+    moved = bool(begun) or any(getattr(student, part).any() for part in ("levels", "offsets"))
     record = {
         "model": model.name,
         "made_for": model.conventions,
@@ -152,11 +162,24 @@ def learn(
         "ends": [float(result.solver.sigmas[0]), float(result.solver.sigmas[-1])],
         "order": order,
         "seed": seed,
+        **begun,
     }
     solver = replace(result.solver, info={**result.solver.info, **record})
     if file:
         solver.save(file)
     return replace(result, solver=solver)
+
+
+def begin(
+    problem: Problem, student: Student, method: str, work: Path | None, progress: bool
+) -> dict[str, Any]:
+    """Move a student to the levels of another method, by its own recipe and on as many pairs as its paper
+    has; returns what the record says of it."""
+    few = replace(problem, train=problem.train[:BEGUN_FROM], validation=problem.validation[:BEGUN_FROM])
+    state = work / f"{method}.safetensors" if work else None
+    record = learn_student(few, student, method, method, state_file=state, progress=progress).record
+    kept = ("optimiser", "pairs", "validation_pairs", "radius", "validation_start", "validation_best")
+    return {"begun_by": {"method": method, **{key: record[key] for key in kept}}}
 
 
 def picked(
@@ -200,10 +223,11 @@ def student_for(
     lower_final: bool | None,
     free_end: bool,
     first: FreeFirst | None,
+    held: str,
 ) -> Student:
     """The student of a model around a classic solver on a named grid with its last level."""
     lower = STARTS.get(start, False) if lower_final is None else lower_final
-    places = {"schedule": model.schedule, "free_end": free_end, "first": first}
+    places = {"schedule": model.schedule, "free_end": free_end, "first": first, "held": held}
     return make_student(start, nfe, model.grid(grid, end), order, consistent, lower, **places)
 
 

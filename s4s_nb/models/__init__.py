@@ -159,6 +159,11 @@ class Model:
         parts = images.split(batch_size(images.device))
         return torch.cat(map_batches(self.picture, parts, images.device))
 
+    @property
+    def in_pixels(self) -> bool:
+        """Whether its states are images themselves, not latents."""
+        return self.decode is states_are_images
+
     @cached_property
     def has_images(self) -> bool:
         """Whether its end states decode to images of one or three channels, which LPIPS can judge."""
@@ -200,8 +205,7 @@ class Model:
                 f"A grid ends at a level above 0 and below sigma_max = {self.sigma_max:g}; got {last:g}."
             )
         if name == "dmn":
-            latent = self.decode is not states_are_images
-            return lambda steps: dmn(steps, self.sigma_max, last, latent)
+            return lambda steps: dmn(steps, self.sigma_max, last, latent=not self.in_pixels)
         if name == "gits":
             fine = self.fine_levels(last)
             return lambda steps: fine[cheapest_path(chord_costs(self, last), steps)]
