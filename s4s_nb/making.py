@@ -77,7 +77,7 @@ def study_command(
             help="uniform: S4S against its start, everywhere; alt: S4S-Alt and all other methods;"
             " seeds: other draws of the pairs; transfer: solvers used where they were not learned;"
             " optimisers: what Gauss-Newton and Adam cost;"
-            " ablations: what each choice does."
+            " ablations: what each choice does; paper: those of S4S's appendix."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Default: runs/NAME.json; goes on from it.")] = None,

@@ -21,7 +21,7 @@ from s4s_nb.pairs import PER_SEED
 from s4s_nb.runtime import own_device
 from s4s_nb.solvers import Solver
 
-StudyName = Literal["uniform", "alt", "seeds", "transfer", "optimisers", "ablations"]
+StudyName = Literal["uniform", "alt", "seeds", "transfer", "optimisers", "ablations", "paper"]
 SettingName = Literal[
     "fashion", "fashion-guided", "faces", "faces-latent", "faces-latent-guided", "faces-flow"
 ]

@@ -20,7 +20,7 @@ from s4s_nb.models.bundled import SETTINGS, load
 from s4s_nb.opponents import classical
 from s4s_nb.pairs import Pairs
 from s4s_nb.runtime import in_processes
-from s4s_nb.studies.ablations import ablations, optimisers, recipes_summary
+from s4s_nb.studies.ablations import ablations, optimisers, paper, paper_summary, recipes_summary
 from s4s_nb.studies.sweep import (
     HOME_NFE,
     QUALITY,
@@ -230,6 +230,7 @@ STUDIES = {
     "transfer": (transfer, transfer_summary),
     "optimisers": (optimisers, recipes_summary),
     "ablations": (ablations, recipes_summary),
+    "paper": (paper, paper_summary),
 }
 
 
