@@ -18,15 +18,16 @@ from s4s_nb.evaluate import check_count, evaluate, evaluate_teacher, sample
 from s4s_nb.grids import GRIDS, GridName
 from s4s_nb.learn import learn, solver_file
 from s4s_nb.learn.designer import designer
-from s4s_nb.learn.methods import OptimiserName
+from s4s_nb.learn.optimiser import OptimiserName
 from s4s_nb.making import making
-from s4s_nb.models.bundled import find_solver
 from s4s_nb.models.cards import cards, listing
+from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.opponents import compare
 from s4s_nb.options import (
     Device,
     EmbedOption,
     End,
+    Free,
     GridOption,
     Json,
     LowerFinal,
@@ -140,6 +141,7 @@ def learn_command(
     objective: ObjectiveOption = None,
     embed: EmbedOption = None,
     set_weight: SetWeight = 0.0,
+    free_first: Free = False,
     side: Side = None,
     pairs: Annotated[int | None, typer.Option(help="Teacher pairs; half as many more validate.")] = None,
     samples: Samples = 500,
@@ -162,6 +164,7 @@ def learn_command(
     how |= {"student": designer(loaded) if designed else None}
     how |= {"objective": objective, "embed": embed, "set_weight": set_weight}
     how |= {"optimiser": optimiser, "rounds": rounds, "iterations": iterations, "radius": radius}
+    how |= {"free_first": free_first}
     result = learn(loaded, nfe, method, out=file, seed=seed, **how)
     solver = result.solver
     names = {"model": model, "solver": solver.name, "kind": "learned", "grid": solver.info["grid"]}
@@ -187,6 +190,7 @@ def sample_command(
     grid: GridOption = "logsnr",
     lower_final: LowerFinal = False,
     end: End = None,
+    free_first: Free = False,
     count: Annotated[int, typer.Option(help="How many images.", min=1, max=PER_SEED)] = 100,
     seed: Seed = 0,
     transfer: Transfer = False,
@@ -198,7 +202,7 @@ def sample_command(
     file = picture_file(out)
     check_writable(file)
     loaded = find_model(model, device)
-    table = one_solver(loaded, solver, nfe, grid, lower_final, end)
+    table = one_solver(loaded, solver, nfe, grid, lower_final, end, free_first)
     if not loaded.has_images:
         raise InputError("There is no picture: the end states of this model are no images.")
     save_samples(file, loaded.pictures(sample(loaded, table, count, seed, transfer)))
@@ -213,6 +217,7 @@ def evaluate_command(
     grid: GridOption = "logsnr",
     lower_final: LowerFinal = False,
     end: End = None,
+    free_first: Free = False,
     samples: Samples = 500,
     seed: Seed = 0,
     transfer: Transfer = False,
@@ -223,7 +228,7 @@ def evaluate_command(
     check_count(samples)
     check_writable(json)
     loaded = find_model(model, device)
-    table = one_solver(loaded, solver, nfe, grid, lower_final, end)
+    table = one_solver(loaded, solver, nfe, grid, lower_final, end, free_first)
     if solver == "teacher":
         names = {"solver": solver, "kind": "teacher", "grid": "own"}
         row = evaluate_teacher(loaded, samples, seed)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 
 from s4s_nb.families import Offsets, band
+from s4s_nb.first import FreeFirst
 from s4s_nb.grids import Grid
 from s4s_nb.levels import decoupled
 from s4s_nb.multistep import ipndm_weights, linear_multistep
@@ -34,7 +35,7 @@ class Distilled(Student):
         order: p, how many outputs a step may mix.
         high_order, scale, learn_levels: the paper's ablations: the start, the scales s_j, and whether the
             levels are learned.
-        schedule, free_end: of :class:`s4s_nb.student.Student`.
+        schedule, free_end, free_first: of :class:`s4s_nb.student.Student`.
     """
 
     family = "distilled multistep"
@@ -48,11 +49,12 @@ class Distilled(Student):
         learn_levels: bool = True,
         schedule: Schedule | None = None,
         free_end: bool = False,
+        free_first: FreeFirst | None = None,
     ):
         nfe = len(sigmas) - 1
         self.order = order if high_order else 1
         self.weights = Offsets(band(nfe, order), consistent=True)
-        places = {"kind": "sticks", "schedule": schedule, "free_end": free_end}
+        places = {"kind": "sticks", "schedule": schedule, "free_end": free_end, "free_first": free_first}
         start = "plms" if high_order else "dpmpp-1"
         super().__init__(start, sigmas, self.weights.size, nfe, width=float(scale), **places)
         if not learn_levels:
@@ -64,7 +66,7 @@ class Distilled(Student):
 
     def forward(self) -> Solver:
         """The solver of all parameters, its model asked at s_j σ_j."""
-        solver = self.table(self.sigmas if self.grid is None else self.grid(self.levels))
+        solver = self.opened(self.sigmas if self.grid is None else self.grid(self.levels))
         if not self.offsets.numel():
             return solver
         scales = 1 + SCALE * (self.offsets / 2).tanh()
@@ -78,10 +80,11 @@ def distilled_student(
     order: int = 4,
     schedule: Schedule | None = None,
     free_end: bool = False,
+    free_first: FreeFirst | None = None,
     high_order: bool = True,
     scale: bool = True,
     learn_levels: bool = True,
     **other,
 ) -> Distilled:
     """The student of method dlms; options of other students than :class:`Distilled` mean nothing to it."""
-    return Distilled(grid(nfe), order, high_order, scale, learn_levels, schedule, free_end)
+    return Distilled(grid(nfe), order, high_order, scale, learn_levels, schedule, free_end, free_first)

@@ -87,7 +87,7 @@ def _in_time(unit: Tensor, sigma_max: float, sigma_min: float, schedule: Schedul
 
 GridName = Literal["karras", "logsnr", "uniform", "quadratic", "dmn", "gits"]
 """The names of grids, as type checkers and the command line know them: those of :data:`GRIDS`, and the two
-of :mod:`s4s_nb.searched`."""
+of :mod:`s4s_nb.computed_grids`."""
 GRID_NAMES: tuple[str, ...] = get_args(GridName)
 
 GRIDS: dict[str, Callable[[int, float, float, Schedule], Grid]] = {

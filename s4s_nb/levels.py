@@ -16,16 +16,18 @@ gap g,
 so that none leaves its place between its neighbours, and none stops for lack of a gradient.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from s4s_nb.classic import make_solver
 from s4s_nb.errors import DivergedError, InputError, choose
 from s4s_nb.grids import Grid, check_grid
 from s4s_nb.schedules import VE, Schedule, native_clock
+from s4s_nb.single_step import LADDERS
 from s4s_nb.solvers import Solver
 
 Clock = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
@@ -167,4 +169,46 @@ def decoupled(
     if held == "noise":
         r = sigmas / model_sigmas
         A, B = A + B * (1 - kappa * r) * solver.kappa, B * r
-    return Solver(solver.name, solver.sigmas, A, B, model_sigmas, solver.kappa * kappa, solver.info)
+    return replace(solver, A=A, B=B, model_sigmas=model_sigmas, kappa=solver.kappa * kappa)
+
+
+def solver_on(
+    start: str,
+    levels: Sequence[float] | Tensor,
+    asked: Sequence[float] | Tensor | None = None,
+    *,
+    schedule: Schedule | None = None,
+    held: str = "noise",
+    lower_final: bool = False,
+) -> Solver:
+    """A classic solver on anybody's levels, as learned by LD3, GS or another code, or set by hand.
+
+    Args:
+        start: the classic solver for which they were learned.
+        levels: σ_0 > … > σ_N, in σ̃ = σ/α; of native times ``schedule.level`` gives them.
+        asked: the levels s_0 … s_{N−1} at which the model is asked, if those are others; one more is left
+            out, as LD3's files have it.
+        schedule: the process, where the network's input is held (:func:`decoupled`).
+        held: what a model level of its own means, "noise" as LD3 and GS have it, or "data".
+        lower_final: lower the order at the end; LD3 does so below ten steps for DPM-Solver++ and UniPC.
+
+    Raises:
+        InputError: an unknown solver, levels that are no grid, or another number of those that are asked.
+
+    Example:
+        >>> times = torch.load("best_v2.pt", weights_only=True)["best_t_steps"]  # LD3's two lists in one
+        >>> levels, asked = VE().level(times.double()).chunk(2)
+        >>> solver = solver_on("ipndm-3", levels, asked)
+    """
+    sigmas = check_grid(torch.as_tensor(levels, dtype=torch.float64))
+    count = len(LADDERS[start]) if start in LADDERS else 1
+    solver = make_solver(start, count * (len(sigmas) - 1), lambda steps: sigmas, lower_final, schedule)
+    if asked is None:
+        return solver
+    own = torch.as_tensor(asked, dtype=torch.float64)
+    if own.ndim != 1 or len(own) - solver.nfe not in (0, 1):
+        raise InputError(
+            f"{start} asks its model {solver.nfe} times on {len(sigmas)} levels; got {own.numel()} of those"
+            " at which to ask."
+        )
+    return decoupled(solver, own[: solver.nfe], schedule, held)

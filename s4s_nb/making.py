@@ -77,7 +77,7 @@ def study_command(
             help="uniform: S4S against its start, everywhere; alt: S4S-Alt and all other methods;"
             " seeds: other draws of the pairs; transfer: solvers used where they were not learned;"
             " optimisers: what Gauss-Newton and Adam cost;"
-            " ablations: what each choice does;"
+            " ablations: what each choice does; paper: those of S4S's appendix;"
             " spaces: S4S's space and the whole table;"
             " methods: all of them, by their recipes and on equal terms;"
             " choices: one choice of S4S-Alt changed at a time."

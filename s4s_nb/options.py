@@ -18,13 +18,23 @@ from s4s_nb.learn.embeddings import EmbeddingName
 from s4s_nb.learn.methods import MethodName
 from s4s_nb.learn.objectives import ObjectiveName
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import find_solver, load
+from s4s_nb.models.bundled import load
+from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.pairs import PER_SEED
 from s4s_nb.runtime import own_device
 from s4s_nb.solvers import Solver
 
 StudyName = Literal[
-    "uniform", "alt", "seeds", "transfer", "optimisers", "ablations", "spaces", "methods", "choices"
+    "uniform",
+    "alt",
+    "seeds",
+    "transfer",
+    "optimisers",
+    "ablations",
+    "paper",
+    "spaces",
+    "methods",
+    "choices",
 ]
 SettingName = Literal[
     "fashion", "fashion-guided", "faces", "faces-latent", "faces-latent-guided", "faces-flow"
@@ -52,7 +62,7 @@ MethodOption = Annotated[
     typer.Option(
         help="s4s: coefficients; ld3: levels; joint: both at once; s4s-alt: both in turns; whole: joint,"
         " then every number of the table; dss, dlms: along the teacher's way; bns, gs, dyweight: their"
-        " papers'."
+        " papers'; s4s-paper, s4s-alt-paper: S4S's own recipes."
     ),
 ]
 ObjectiveOption = Annotated[
@@ -90,6 +100,10 @@ End = Annotated[
 ]
 LowerFinal = Annotated[
     bool, typer.Option(help="Lower a classic solver's order at the end, as the tour does.")
+]
+Free = Annotated[
+    bool,
+    typer.Option("--free-first", help="One step more, its answer at the first level a stored mean: 5 + 1."),
 ]
 Samples = Annotated[int, typer.Option(help="How many test noises.")]
 Transfer = Annotated[
@@ -178,10 +192,16 @@ def check_device(device: str | None) -> str:
 
 
 def one_solver(
-    model: Model, name: str, nfe: int | None, grid: str, lower_final: bool, end: float | None
+    model: Model,
+    name: str,
+    nfe: int | None,
+    grid: str,
+    lower_final: bool,
+    end: float | None,
+    free_first: bool,
 ) -> Solver:
     """A solver by name; :class:`InputError` where a file or a teacher has another NFE than asked for."""
-    solver = find_solver(model, name, nfe or 5, grid, lower_final, end)
+    solver = find_solver(model, name, nfe or 5, grid, lower_final, end, free_first)
     if nfe not in (None, solver.nfe):
         raise InputError(f"{name} has {solver.nfe} evaluations, not {nfe}; leave --nfe out.")
     return solver

@@ -7,6 +7,7 @@ at which the model is asked.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -49,7 +50,8 @@ class GivenTable(Student):
         end = torch.where(given.sigmas[1:] > 0, sigmas[1:] / given.sigmas[1:].clamp(min=1e-300), 1.0)
         A = given.A * end[:, None] * (before / now)
         asked = given.model_sigmas * (now / before)
-        return Solver(given.name, sigmas, A, given.B - (A - given.A), asked, given.kappa, given.info)
+        table = {"sigmas": sigmas, "A": A, "B": given.B - (A - given.A), "model_sigmas": asked}
+        return replace(given, **table)
 
 
 class DynamicWeights(LinearMultistep):

@@ -11,7 +11,7 @@ single-step method are rows like any other, so two nodes may share a level.
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from s4s_nb.denoisers import Condition, Denoiser, as_tensor, check_shape
 from s4s_nb.errors import DivergedError, InputError
 from s4s_nb.files import digest, read_safetensors, same_run, write_safetensors
+from s4s_nb.first import FreeFirst, free_first_of
 
 FORMAT = "s4s_nb solver 2"
 TABLE = ("sigmas", "A", "B", "model_sigmas", "kappa")
@@ -51,6 +52,7 @@ class Solver:
         B: (N, N) weights of denoiser outputs, lower-triangular.
         model_sigmas: (N,) levels s_j at which the denoiser is asked; σ_j when left out.
         kappa: (N,) scales of its input; ones when left out.
+        first: what stands for D_0, if that is not asked for; N steps then take N − 1 evaluations.
 
     Raises:
         InputError: what is no tensor of floats, shapes that do not fit, entries above the diagonal, NaN,
@@ -64,6 +66,7 @@ class Solver:
     model_sigmas: Tensor = None  # type: ignore[assignment]
     kappa: Tensor = None  # type: ignore[assignment]
     info: dict[str, Any] = field(default_factory=dict)
+    first: FreeFirst | None = None
 
     def __post_init__(self):
         for key in TABLE:
@@ -76,7 +79,7 @@ class Solver:
             object.__setattr__(self, key, value.to(torch.float64))
         if self.sigmas.ndim != 1 or len(self.sigmas) < 2:
             raise InputError(f"Solver {self.name!r} needs at least two levels in one dimension.")
-        n = self.nfe
+        n = self.steps
         if self.model_sigmas is None:
             object.__setattr__(self, "model_sigmas", self.sigmas[:-1])
         if self.kappa is None:
@@ -101,14 +104,33 @@ class Solver:
             )
 
     @property
-    def nfe(self) -> int:
-        """N, the number of denoiser evaluations."""
+    def steps(self) -> int:
+        """N, the number of rows."""
         return len(self.sigmas) - 1
+
+    @property
+    def nfe(self) -> int:
+        """The number of denoiser evaluations: N, or one less where the first answer is known."""
+        return self.steps - (self.first is not None)
 
     @property
     def digest(self) -> str:
         """Hex digest of the table to nine decimals, the same on machines that round the last bits apart."""
-        return digest(*(getattr(self, key).detach().mul(1e9).round().long() for key in TABLE))
+        known = [] if self.first is None else [self.first.means.mul(1e4).round().long()]
+        return digest(*(getattr(self, key).detach().mul(1e9).round().long() for key in TABLE), *known)
+
+    def with_first(self, first: FreeFirst) -> "Solver":
+        """The same table with its first answer known, "5 + 1" in its name: one evaluation less.
+
+        AMED, DLMS, DyWeight and EPD count so; a fair comparison has it on both sides. It pays where a grid
+        spends its first evaluation near σ_max.
+
+        Example:
+            >>> make_solver("ipndm-3", 6, model.grid("logsnr")).with_first(model.first_answer())
+        """
+        told = {"noises": first.noises, "by": first.by}
+        name = f"{self.name} ({self.steps - 1} + 1)"
+        return replace(self, name=name, info={**self.info, "free_first": told}, first=first)
 
     def check_for(self, model: Made, transfer: bool = False) -> None:
         """Check that this solver may sample a model.
@@ -151,6 +173,8 @@ class Solver:
     def save(self, path: Path | str) -> None:
         """Write the table as safetensors with its name and ``info`` as JSON metadata."""
         tensors = {key: getattr(self, key) for key in TABLE}
+        if self.first is not None:
+            tensors["first"] = self.first.means
         metadata = {"format": FORMAT, "name": self.name, "info": json.dumps(self.info)}
         write_safetensors(Path(path), tensors, metadata)
 
@@ -166,9 +190,10 @@ class Solver:
             info = None
         if not isinstance(info, dict):
             raise InputError(f"{path} lacks the name or the info of a solver; write it again.")
+        first = free_first_of(tensors.pop("first", None), info.get("free_first"), path)
         if set(tensors) != set(TABLE):
             raise InputError(f"A solver file holds {', '.join(TABLE)}; {path} holds {', '.join(tensors)}.")
-        return cls(name=name, info=info, **tensors)
+        return cls(name=name, info=info, first=first, **tensors)
 
 
 def combine(weights: Float[Tensor, " n"], vectors: list[Tensor]) -> Tensor:
@@ -209,8 +234,10 @@ def trajectory(
         raise InputError(f"A solver starts from noise, in floats; its start came as {x.dtype}.")
     wide = torch.promote_types(x.dtype, torch.float32)
     states, outputs, cond = known[0] + ([] if known[0] else [x.to(wide)]), list(known[1]), cond or {}
+    if solver.first is not None and not outputs:
+        outputs.append(solver.first.answer(x, cond).to(wide))
     levels = solver.model_sigmas.to(x.device)
-    for i in range(len(states) - 1, solver.nfe):
+    for i in range(len(states) - 1, solver.steps):
         if len(outputs) == i:
             d = as_tensor(denoise((solver.kappa[i] * states[i]).to(x.dtype), levels[i].clone(), **cond))
             check_prediction(d, x, i, solver)
@@ -258,7 +285,8 @@ def check_prediction(d: Tensor, x: Tensor, i: int, solver: Solver) -> None:
     """Refuse a prediction that would spoil the run silently."""
     if d.shape == x.shape and torch.isfinite(d).all():
         return
-    where = f" at evaluation {i + 1} of {solver.nfe} (sigma = {solver.model_sigmas[i].item():.4g})"
+    asked = i + 1 - (solver.steps - solver.nfe)
+    where = f" at evaluation {asked} of {solver.nfe} (sigma = {solver.model_sigmas[i].item():.4g})"
     check_shape(d, x, where)
     raise DivergedError(
         f"The denoiser returned NaN or infinity{where};"

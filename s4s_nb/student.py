@@ -23,6 +23,7 @@ the levels leaves as they are (S4S). On the student's own grid the two are one.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from s4s_nb.errors import InputError, choose
+from s4s_nb.first import FreeFirst
 from s4s_nb.grids import Grid
 from s4s_nb.levels import LOG, Clock, Levels, clock_of, decoupled, moved_in
 from s4s_nb.schedules import VE, Schedule
@@ -50,7 +52,7 @@ class Student(nn.Module):
         start: the classic solver around which it lies.
         sigmas: its own grid, where the levels start.
         size: how many coefficients it has.
-        nfe: evaluations.
+        nfe: evaluations, a free first one among them.
         clock, kind: of :class:`s4s_nb.levels.Levels`, the clock also by name. A grid that the clock takes
             to infinity (log σ, one that ends at 0) stays as it is: the student then has no levels and no
             offsets.
@@ -64,6 +66,7 @@ class Student(nn.Module):
             alone, a number a row: x_{i+1} += a_i x_0 (1 + σ_{i+1})/(1 + σ_0), which is a_i times the start
             in the coordinate of a rectified flow (BNS).
         first, scales: whether it has the first asked level, and the input scales.
+        free_first: what stands for the first answer, which is then not asked for.
     """
 
     family: str
@@ -86,10 +89,12 @@ class Student(nn.Module):
         history: str = "none",
         first: bool = False,
         scales: bool = False,
+        free_first: FreeFirst | None = None,
     ):
         super().__init__()
         self.start, self.sigmas, self.nfe, self.width = start, sigmas, nfe, width
         self.clock, self.schedule, self.held = clock_of(clock, schedule), schedule, held
+        self.free_first = free_first
         self.reach = choose({name: name for name in ("gap", "scale", "free")}, reach, "reach of offsets")
         moving = bool(torch.isfinite(self.clock[0](sigmas)).all())
         self.grid = Levels(sigmas, self.clock, kind, free_end) if moving else None
@@ -120,7 +125,12 @@ class Student(nn.Module):
     def forward(self) -> Solver:
         """The solver of all parameters, differentiable in them."""
         sigmas = self.sigmas if self.grid is None else self.grid(self.levels)
-        return self.asked(self.remembering(self.table(sigmas)), sigmas)
+        return self.asked(self.remembering(self.opened(sigmas)), sigmas)
+
+    def opened(self, sigmas: Grid) -> Solver:
+        """The solver of the coefficients, with its first answer where that is free."""
+        solver = self.table(sigmas)
+        return solver if self.free_first is None else solver.with_first(self.free_first)
 
     def remembering(self, solver: Solver) -> Solver:
         """The solver with its history added."""
@@ -137,7 +147,7 @@ class Student(nn.Module):
             d, e = self.history.split([int(rows.sum()), int(inner.sum())])
             states = sigmas[1:, None] * none.masked_scatter(inner, e) / sigmas[:-1]
             A, B = A + states, B + none.masked_scatter(rows, d) - states
-        return Solver(solver.name, sigmas, A, B, solver.model_sigmas, solver.kappa, solver.info)
+        return replace(solver, A=A, B=B)
 
     def asked(self, solver: Solver, sigmas: Grid) -> Solver:
         """The solver with the levels at which its model is asked moved, and the scales of its inputs."""

@@ -22,7 +22,7 @@ from s4s_nb.learn import learn
 from s4s_nb.learn.loop import learn_student
 from s4s_nb.learn.resume import StateFile
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import learned_solvers
+from s4s_nb.models.named_solvers import learned_solvers
 from s4s_nb.solvers import Solver, solve
 from s4s_nb.store import PairStore
 from s4s_nb.studies.settings import STUDIES

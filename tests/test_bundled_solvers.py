@@ -3,7 +3,8 @@
 import pytest
 
 from s4s_nb.files import data_file, manifest
-from s4s_nb.learn.methods import METHODS, OPTIMISERS
+from s4s_nb.learn.methods import METHODS
+from s4s_nb.learn.optimiser import OPTIMISERS
 from s4s_nb.models.bundled import SETTINGS
 from s4s_nb.solvers import Solver
 

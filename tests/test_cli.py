@@ -16,8 +16,9 @@ from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate
 from s4s_nb.grids import GRID_NAMES, GRIDS, GridName, karras
 from s4s_nb.learn.embeddings import EmbeddingName
-from s4s_nb.learn.methods import METHODS, OPTIMISERS, MethodName, OptimiserName
+from s4s_nb.learn.methods import METHODS, MethodName
 from s4s_nb.learn.objectives import OBJECTIVES, ObjectiveName
+from s4s_nb.learn.optimiser import OPTIMISERS, OptimiserName
 from s4s_nb.learn.starts import STARTS
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import NETWORKS, SETTINGS, NetworkName, load

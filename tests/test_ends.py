@@ -13,7 +13,8 @@ from s4s_nb.learn import learn
 from s4s_nb.learn.starts import best_start
 from s4s_nb.levels import LOG, SHARES, Levels
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import SETTINGS, find_solver, load
+from s4s_nb.models.bundled import SETTINGS, load
+from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.opponents import at_its_best, classical, compare, trial_distance
 from s4s_nb.solvers import Solver
 from s4s_nb.student import PARTS

@@ -13,19 +13,20 @@ READING_ORDER = (
     # what everything stands on
     "errors atomic files runtime",
     # solving
-    "schedules denoisers mixtures solvers grids multistep single_step classic searched",
+    "schedules denoisers mixtures first solvers grids multistep single_step classic computed_grids",
     # learning, and the distances to learn by
-    "levels student families siblings search distilled designed pairs store distances frechet pictures",
-    "learn.embeddings learn.objectives learn.tangents learn.problem learn.gradients learn.gauss_newton"
-    " learn.bfgs learn.relaxed learn.adam learn.ld3 learn.methods learn.resume learn.loop learn.starts"
-    " learn.designer learn",
+    "levels student families siblings solver_search distilled designed pairs store distances frechet",
+    "pictures learn.embeddings learn.objectives learn.tangents learn.problem learn.gradients"
+    " learn.gauss_newton learn.bfgs learn.relaxed learn.adam learn.ld3 learn.optimiser learn.methods"
+    " learn.resume learn.loop learn.starts learn.teachers learn.designer learn",
     # judging
     "comparison evaluate opponents",
     # models
-    "models.unet models.dit models.classifier models.autoencoder models models.bundled models.cards",
+    "models.unet models.dit models.classifier models.autoencoder models models.bundled"
+    " models.named_solvers models.cards",
     # where the bundled files come from, and the tables of results
     "training.datasets training.losses training.train training.recipes training.bundle",
-    "studies.sweep studies.ablations studies.spaces studies.methods studies.transfer studies.settings"
+    "studies.sweep studies.ablations studies.spaces studies.design_space studies.transfer studies.settings"
     " studies.tour studies.bench",
     # the course
     "course.checks.diagnosis course.checks.notebook_* course.checks",

@@ -9,10 +9,10 @@ from s4s_nb.classic import make_solver
 from s4s_nb.denoisers import from_noise
 from s4s_nb.errors import InputError
 from s4s_nb.grids import GRIDS, make_grid
-from s4s_nb.levels import SHARES, Levels, decoupled
+from s4s_nb.levels import SHARES, Levels, decoupled, solver_on
 from s4s_nb.schedules import VE, VPLinear
 from s4s_nb.solvers import solve
-from tests.problems import F64, GRID, noise
+from tests.problems import F64, GRID, MIXTURE, noise, same_bits
 from tests.test_student import CLOCKS
 
 VP = VPLinear()
@@ -80,3 +80,40 @@ def test_what_an_offset_means():
     assert torch.equal(decoupled(solver, s, VE()).kappa, ours.kappa)
     with pytest.raises(InputError, match="data, noise"):
         decoupled(solver, s, held="score")
+
+
+# ---------------------------------------------------------------- anybody's levels
+
+
+def ld3_sampler(x: torch.Tensor, levels: list[float], asked: list[float]) -> torch.Tensor:
+    """iPNDM of order 3 as LD3's code runs it for EDM: ε from the level that is asked, steps in σ."""
+    weights, past = {1: [1], 2: [3 / 2, -1 / 2], 3: [23 / 12, -16 / 12, 5 / 12]}, []
+    for i in range(len(levels) - 1):
+        s = torch.tensor(asked[i], dtype=F64)
+        past.insert(0, (x - MIXTURE(x, s)) / s)
+        mixed = sum(w * eps for w, eps in zip(weights[min(i + 1, 3)], past, strict=False))
+        x = x + (levels[i + 1] - levels[i]) * mixed
+    return x
+
+
+def test_levels_that_ld3_learned_give_its_samples():
+    """Its two lists as its files have them: as long as each other, the last of those to ask at idle."""
+    levels = [10.0, 9.53 / 8, 3.99 / 8, 1.142 / 8, 0.2425 / 8, 0.01]
+    asked = [10.0, 1.05 * levels[1], 0.96 * levels[2], 1.02 * levels[3], levels[4], 0.01]
+    solver, x = solver_on("ipndm-3", levels, asked), 10 * noise(8)
+    assert torch.allclose(solve(MIXTURE, x, solver), ld3_sampler(x, levels, asked), rtol=1e-12)
+    assert torch.allclose(solve(MIXTURE, x, solver_on("ipndm-3", levels)), ld3_sampler(x, levels, levels))
+    other = solver_on("ipndm-3", levels, asked, held="data")
+    assert not torch.allclose(solve(MIXTURE, x, other), ld3_sampler(x, levels, asked), rtol=1e-4)
+
+
+def test_anybodys_levels_for_every_kind_of_solver():
+    sigmas = torch.tensor([10.0, 1.0, 0.3, 0.01], dtype=F64)
+    for name, nfe in (("dpmpp-2m", 3), ("unipc-3-bh2", 3), ("dpm-2s", 6)):
+        here = solver_on(name, sigmas.tolist(), lower_final=name != "dpm-2s")
+        assert same_bits(here, make_solver(name, nfe, lambda n: sigmas, lower_final=name != "dpm-2s"))
+    for asked in ([1.0, 0.5], [10.0, 1.0, 0.5, 0.1, 0.05]):
+        with pytest.raises(InputError, match="asks its model 3 times on 4 levels; got"):
+            solver_on("euler", sigmas, asked)
+    with pytest.raises(InputError, match="fall strictly"):
+        solver_on("euler", [1.0, 2.0])

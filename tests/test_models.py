@@ -16,7 +16,8 @@ from s4s_nb.files import manifest
 from s4s_nb.learn.gauss_newton import normal_equations
 from s4s_nb.learn.problem import Problem
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import SETTINGS, find_solver, learned_solvers, load, load_network, reference
+from s4s_nb.models.bundled import SETTINGS, load, load_network, reference
+from s4s_nb.models.named_solvers import find_solver, learned_solvers
 from s4s_nb.pairs import Pairs, part_of, run
 from s4s_nb.solvers import solve
 from tests.problems import MIXTURE

@@ -10,7 +10,8 @@ from s4s_nb.evaluate import checked, evaluate, sample
 from s4s_nb.files import data_file
 from s4s_nb.learn import learn
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import SETTINGS, learned_solvers, load
+from s4s_nb.models.bundled import SETTINGS, load
+from s4s_nb.models.named_solvers import learned_solvers
 from s4s_nb.schedules import VPCosine
 from s4s_nb.solvers import Solver
 from tests.problems import MIXTURE

@@ -1,9 +1,11 @@
 """The tables of results: every cell once, what is there is kept, and no cell is worse on validation."""
 
 import json
+import sys
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,29 @@ import torch
 from s4s_nb.distances import rmse
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate, target_of
-from s4s_nb.families import LinearMultistep
+from s4s_nb.families import LinearMultistep, make_student
 from s4s_nb.files import data_file
+from s4s_nb.grids import log_snr
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS, student_at
-from s4s_nb.models.bundled import SETTINGS, find_solver, load
+from s4s_nb.models import Model
+from s4s_nb.models.bundled import SETTINGS, load
+from s4s_nb.models.named_solvers import find_solver
+from s4s_nb.multistep import ipndm_weights, linear_multistep
 from s4s_nb.solvers import Solver
-from s4s_nb.studies.ablations import ABLATIONS, ADAM, BASE, optimisers, recipes_summary, root_mean_square
+from s4s_nb.studies.ablations import (
+    ABLATIONS,
+    ADAM,
+    BASE,
+    PAPER,
+    SameEveryStep,
+    optimisers,
+    paper_summary,
+    principal_axes,
+    put_at_random,
+    recipes_summary,
+    root_mean_square,
+)
 from s4s_nb.studies.settings import (
     DRAWS_ELSEWHERE,
     alt,
@@ -30,8 +48,9 @@ from s4s_nb.studies.settings import (
     uniform_summary,
 )
 from s4s_nb.studies.spaces import spaces, spaces_summary
-from s4s_nb.studies.sweep import Budget, Sweep
+from s4s_nb.studies.sweep import QUALITY, Budget, Sweep
 from s4s_nb.studies.transfer import alt_cells, transfer, transfer_summary
+from tests.problems import MIXTURE, noise, same_bits
 
 TINY = Budget(pairs=2, validation_pairs=2, iterations=1, samples=4)
 
@@ -259,3 +278,56 @@ def test_two_studies_on_one_table_write_each_cell_once(tmp_path):
     one.add(*classical)
     other.add(*classical)
     assert len(one.read()["cells"]) == 5, "several cells of one key are written together"
+
+
+# ---------------------------------------------------------------- the paper's ablations
+
+
+def test_constant_coefficients_are_the_same_in_every_step_and_none_of_them_is_the_classic_solver():
+    sigmas = log_snr(5, 80.0, 0.002)
+    here, free = SameEveryStep("ipndm-3", sigmas), make_student("ipndm-3", 5, lambda n: sigmas)
+    assert here.coefficients.numel() == 3 and same_bits(here.solver(), free.solver())
+    here.move(torch.tensor([0.1, -0.2, 0.3]).double(), ("coefficients",))
+    moved = torch.zeros(5, 5).double()
+    for i, j in product(range(5), range(5)):
+        if 0 <= i - j < 3:
+            moved[i, j] = (0.1, -0.2, 0.3)[i - j]
+    expected = linear_multistep(sigmas, ipndm_weights(sigmas, 3) + moved, "noise")
+    assert torch.allclose(here.solver().B, expected.B, rtol=1e-12)
+
+
+def test_a_random_start_has_standard_normal_weights():
+    weights = []
+    for seed in range(40):
+        student = make_student("ipndm-3", 5, lambda n: log_snr(n, 80.0, 0.002))
+        put_at_random(student, seed)
+        weights += (student.classic(student.sigmas)[student.weights.moved] + student.coefficients).tolist()
+    assert abs(torch.tensor(weights).mean()) < 0.15 and abs(torch.tensor(weights).std() - 1) < 0.1
+
+
+def test_principal_axes_are_those_of_the_covariance():
+    runs = noise(9, 4) * torch.tensor([5, 2, 1, 1])
+    at, shares = principal_axes(runs)
+    values, vectors = torch.linalg.eigh(torch.cov(runs.T))
+    expected = (runs - runs.mean(0)) @ vectors.flip(1)[:, :2]
+    assert torch.allclose(at.abs(), expected.abs(), atol=1e-9)
+    assert torch.allclose(shares, values.flip(0)[:2] / values.sum())
+
+
+def test_the_papers_ablations_run_and_are_told(tmp_path, monkeypatch):
+    """On the exact mixture, which has no images to judge."""
+    own = Model(MIXTURE, shape=(2,), sigma_max=10.0, sigma_min=0.01, name="fashion")
+    module = sys.modules["s4s_nb.studies.ablations"]
+    monkeypatch.setattr(module, "load", lambda name, device: own)
+    monkeypatch.setattr(module, "evaluate", lambda *_: dict.fromkeys(QUALITY, 0.1))
+    recipes = {name: recipe | {"pairs": 8, "iterations": 2} for name, recipe in PAPER.items()}
+    table = optimisers(tmp_path / "paper.json", ["fashion"], [4], recipes, samples=4, name="paper")
+    cells = {cell["recipe"]: cell for cell in table["cells"]}
+    parameters = {name: cell["parameters"] for name, cell in cells.items()}
+    assert parameters["the same coefficients in every step"] == 3 and parameters["iPNDM"] == 9
+    assert parameters["single-step"] > parameters["single-step, rows that sum to one"]
+    begun = {name: cell["history"][0][1] for name, cell in cells.items()}
+    assert begun["random start"] > begun["iPNDM"] != begun["iPNDM, run 1"], "of other pairs"
+    assert begun["the same coefficients in every step"] == begun["iPNDM"]
+    told = paper_summary(table)
+    assert "Coefficients of 4 runs" in told and all(name in told for name in PAPER)

@@ -45,12 +45,12 @@ def show(figure: Figure, alt: str) -> None:
 @in_style()
 def table_picture(*solvers: Solver) -> Figure:
     """A above B for each solver, as heat maps around 0; rows are steps, columns the levels behind."""
-    side = max(2.5, *(0.36 * solver.nfe for solver in solvers))
+    side = max(2.5, *(0.36 * solver.steps for solver in solvers))
     size = (0.6 + (side + 0.1) * len(solvers), 2 * side)
     figure, axes = plt.subplots(2, len(solvers), figsize=size, squeeze=False)
     for column, solver in zip(axes.T, solvers, strict=True):
         for axis, key in zip(column, "AB", strict=True):
-            heat_map(axis, getattr(solver, key).detach().numpy(), numbers=solver.nfe <= 8)
+            heat_map(axis, getattr(solver, key).detach().numpy(), numbers=solver.steps <= 8)
             axis.set_title(f"{solver.name}: {key}", fontsize=10)
         levels = [f"{sigma:.2g}" for sigma in solver.sigmas[:-1].tolist()]
         column[1].set_xticks(column[1].get_xticks(), levels, rotation=90, fontsize=8)

@@ -5,7 +5,7 @@ problem     every mean over pairs
 methods     what moves, in which turns, by which optimiser: a table
 gauss_newton, bfgs, adam, ld3      the optimisers, a generator each
 loop        the one loop in which they run: resume, best on validation, record
-starts      where to start from
+starts, teachers      where to start from, and whom to learn from
 """
 
 from collections.abc import Callable, Sequence
@@ -17,25 +17,25 @@ from typing import Any, Literal
 
 import torch
 
-from s4s_nb.classic import make_solver
-from s4s_nb.denoisers import examined
 from s4s_nb.distances import check_range
 from s4s_nb.errors import InputError, choose
-from s4s_nb.files import read_json, same_run, write_json
+from s4s_nb.files import digest, read_json, same_run, write_json
+from s4s_nb.first import FreeFirst
 from s4s_nb.grids import GRID_NAMES, GRIDS, last_levels
 from s4s_nb.learn.embeddings import EmbeddingName, embedding_of
 from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.methods import METHODS
-from s4s_nb.learn.objectives import OBJECTIVES, ObjectiveName, ways_of
+from s4s_nb.learn.objectives import OBJECTIVES, ObjectiveName
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS, Start, best_start
-from s4s_nb.pairs import PER_SEED, Pairs
-from s4s_nb.solvers import Solver
-from s4s_nb.store import PairStore
+from s4s_nb.learn.teachers import own_teacher, teacher_pairs, teacher_ways
+from s4s_nb.pairs import PER_SEED
 from s4s_nb.student import Student
 
 __all__ = ["Problem", "Result", "learn", "learn_student"]
 
+BEGUN_FROM = 50
+"""Pairs from which LD3 learns and by as many of which it chooses, where another method goes on from it."""
 RACE_PAIRS = 40
 """Of the training pairs, at most, in the race that picks start and grid."""
 
@@ -56,6 +56,8 @@ def learn(
     embed: EmbeddingName | None = None,
     set_weight: float = 0.0,
     student: Callable[..., Student] | None = None,
+    free_first: bool = False,
+    held: Literal["data", "noise"] | None = None,
     pairs: int | None = None,
     validation_pairs: int | None = None,
     out: Path | str | None = None,
@@ -92,8 +94,12 @@ def learn(
         student: (start, nfe, grid, order, …) → a form of your own instead of the method's, or that with
             other options, as ``partial(distilled_student, scale=False)`` or
             :func:`s4s_nb.learn.designer.designer`.
+        free_first: one step more for the same evaluations, its answer at the first level replaced by the
+            stored mean of the model's own (:meth:`s4s_nb.models.Model.first_answer`); counted as "5 + 1".
+        held: what a model level of its own means (:func:`s4s_nb.levels.decoupled`); LD3 and GS hold the
+            noise, the methods here the data unless they are LD3's or the paper's.
         pairs, validation_pairs: how many pairs of the teacher to learn from and to choose by; the method's
-            number, and half as many.
+            numbers, or half as many.
         out: the file to write, .safetensors; pairs and progress are kept in a folder beside it, from which
             a run that was stopped goes on.
         seed: which noises are learned from (:data:`s4s_nb.pairs.PER_SEED`), and the order of batches.
@@ -124,8 +130,11 @@ def learn(
     for name, value in {**whole, "batch": batch}.items():
         if value is not None and (not isinstance(value, int) or value < (name != "seed")):
             raise InputError(f"{name} is a whole number above 0 (a seed may be 0); got {value!r}.")
-    count = recipe.pairs if pairs is None else pairs
-    others = count // 2 if validation_pairs is None else validation_pairs
+    own = recipe.pairs if model.in_pixels else recipe.latent_pairs or recipe.pairs
+    count = own if pairs is None else pairs
+    own = recipe.validation if pairs is None and recipe.validation else count // 2
+    others = own if validation_pairs is None else validation_pairs
+    start, grid = start or recipe.start, grid or recipe.grid
     if not (2 <= count <= PER_SEED and 1 <= others <= PER_SEED):
         raise InputError(
             f"Learning takes 2 to {PER_SEED:,} pairs, half as many more validate; got {count} and {others}."
@@ -139,15 +148,18 @@ def learn(
     if isinstance(end, str):
         choose({"race": 0, "learn": 0}, end, "way to choose a last level")
         ends = last_levels(model.sigma_max, model.sigma_min)
+    first = model.first_answer() if free_first else None
     built = partial(
         student_for,
         student or recipe.student,
         model,
-        nfe=nfe,
+        nfe=nfe + free_first,
         order=order,
         consistent=consistent,
         lower_final=lower_final,
         free_end=end == "learn",
+        first=first,
+        held=held or recipe.held,
     )
     tool = recipe.tool(options.get("optimiser"), options.get("radius"))  # before minutes of the teacher
     for each in starts:
@@ -161,13 +173,14 @@ def learn(
     what = {"objective": objective, "schedule": model.schedule}
     what |= {"features": features, "set_weight": set_weight}
     problem = Problem(model.denoise, train, validation, space, batch, **what)
-    start, grid, end = picked(model, problem, nfe, starts, grids, ends, work)
+    start, grid, end = picked(model, problem, nfe + free_first, starts, grids, ends, work, first)
     here = built(start=start, grid=grid, end=end)
+    begun = begin(problem, here, recipe.begins, work, progress) if recipe.begins else {}
     if tool.relaxed:  # of first order, by batches in a random order
         options = {"seed": seed, **options}
     state = work / f"{method}.safetensors" if work else None
     result = learn_student(problem, here, method, state_file=state, progress=progress, **options)
-    moved = any(getattr(here, part).any() for part in ("levels", "offsets"))
+    moved = bool(begun) or any(getattr(here, part).any() for part in ("levels", "offsets"))
     record = {
         "model": model.name,
         "made_for": model.conventions,
@@ -175,6 +188,7 @@ def learn(
         "ends": [float(result.solver.sigmas[0]), float(result.solver.sigmas[-1])],
         "order": order,
         "seed": seed,
+        **begun,
     }
     record |= {"embed": embed} if embed != "own" else {}
     record |= {"teacher": list(recipe.teacher)} if recipe.teacher else {}
@@ -182,6 +196,18 @@ def learn(
     if file:
         solver.save(file)
     return replace(result, solver=solver)
+
+
+def begin(
+    problem: Problem, student: Student, method: str, work: Path | None, progress: bool
+) -> dict[str, Any]:
+    """Move a student to the levels of another method, by its own recipe and on as many pairs as its paper
+    has; returns what the record says of it."""
+    few = replace(problem, train=problem.train[:BEGUN_FROM], validation=problem.validation[:BEGUN_FROM])
+    state = work / f"{method}.safetensors" if work else None
+    record = learn_student(few, student, method, method, state_file=state, progress=progress).record
+    kept = ("optimiser", "pairs", "validation_pairs", "radius", "validation_start", "validation_best")
+    return {"begun_by": {"method": method, **{key: record[key] for key in kept}}}
 
 
 def picked(
@@ -192,12 +218,14 @@ def picked(
     grids: list[str],
     ends: Sequence[float | None],
     work: Path | None,
+    first: FreeFirst | None,
 ) -> Start:
     """The only start, grid and last level, or those that a race picks; its pick is kept for a run that goes
     on."""
     if len(starts) == len(grids) == len(ends) == 1:
         return starts[0], grids[0], ends[0]
     asked = {"nfe": nfe, "starts": starts, "grids": grids, "ends": list(ends), **problem.identity()}
+    asked |= {} if first is None else {"free_first": digest(first.means)}
     kept = work / "race.json" if work else None
     known = read_json(kept) if kept and kept.exists() else {}
     if isinstance(known, dict) and same_run(known.get("asked"), asked):
@@ -207,7 +235,7 @@ def picked(
                 return one
     objective = "trajectory" if problem.aim.cut else problem.objective  # a race is by Gauss–Newton
     few = replace(problem, train=problem.train[:RACE_PAIRS], objective=objective)
-    start, grid, end = best_start(few, model.grid, nfe, model.schedule, grids, starts, ends)
+    start, grid, end = best_start(few, model.grid, nfe, model.schedule, grids, starts, ends, first)
     if kept:
         write_json(kept, {"asked": asked, "picked": {"start": start, "grid": grid, "end": end}})
     return start, grid, end
@@ -224,12 +252,15 @@ def student_for(
     consistent: bool,
     lower_final: bool | None,
     free_end: bool,
+    first: FreeFirst | None,
+    held: str,
 ) -> Student:
     """The student of a model around a classic solver on a named grid with its last level."""
     lower = STARTS.get(start, False) if lower_final is None else lower_final
-    places = {"schedule": model.schedule, "free_end": free_end, "grid": model.grid(grid, end)}
+    places = {"schedule": model.schedule, "free_end": free_end, "free_first": first}
+    places |= {"held": held} if held else {}
     options = {"order": order, "consistent": consistent, "lower_final": lower}
-    return form(start=start, nfe=nfe, **options, **places)
+    return form(start=start, nfe=nfe, grid=model.grid(grid, end), **options, **places)
 
 
 def solver_file(out: Path | str | None) -> Path | None:
@@ -243,33 +274,3 @@ def solver_file(out: Path | str | None) -> Path | None:
     if file.suffix != ".safetensors":
         raise InputError(f"A solver is written as .safetensors; {out} has another ending.")
     return file
-
-
-def own_teacher(model, teacher: tuple[str, int, str] | None) -> Solver:
-    """The teacher of a method, or of the model."""
-    if teacher is None:
-        return model.teacher()
-    name, nfe, grid = teacher
-    return make_solver(name, nfe, model.grid(grid), schedule=model.schedule)
-
-
-def teacher_pairs(
-    model, teacher: Solver, seed: int, work: Path | None, progress: bool, split: str, count: int
-) -> Pairs:
-    """The teacher's pairs of a split; kept in a folder, made where they are missing."""
-    title, first = f"teacher, {split}" if progress else None, seed * PER_SEED
-    if work is None:
-        return replace(model, teacher_solver=teacher).pairs(split, count, first, progress)
-    store = PairStore(work / split, model, teacher, count, split, shard=20, first=first)
-    store.make(title)
-    return store.load()
-
-
-def teacher_ways(
-    model, teacher: Solver, seed: int, work: Path | None, progress: bool, split: str, count: int
-) -> Pairs:
-    """The same with the teacher's way, which is too large for a file: a run that goes on makes it anew."""
-    title, first = f"teacher, {split}" if progress else None, seed * PER_SEED
-    starts, cond = model.starts(split, count, first), model.condition(split, count, first)
-    denoise = examined(model.denoise, starts, teacher.model_sigmas[0], cond)
-    return ways_of(denoise, starts, teacher, cond, title)

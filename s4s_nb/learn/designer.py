@@ -19,6 +19,7 @@ from s4s_nb.denoisers import a_level_each, as_tensor
 from s4s_nb.designed import DESIGNER_FORMAT, Designed, Designer
 from s4s_nb.errors import InputError
 from s4s_nb.files import read_safetensors
+from s4s_nb.first import FreeFirst
 from s4s_nb.grids import Grid
 from s4s_nb.multistep import ipndm_weights, linear_multistep
 from s4s_nb.pairs import part_of
@@ -109,8 +110,11 @@ def designer(
         nfe: int,
         order: int = 4,
         schedule: Schedule | None = None,
+        free_first: FreeFirst | None = None,
         **other: Any,
     ) -> Designing:
+        if free_first is not None:
+            raise InputError("A designer sees the network at the first level, which is then not free.")
         return Designing(grid(nfe), module, schedule, order=asked or order, **how)
 
     return build

@@ -66,7 +66,7 @@ def first_changes(base: Solver, table: Solver) -> tuple[int, int]:
     """The first row, and the first evaluation, in which two tables differ; N where none does."""
 
     def first(changed: Tensor) -> int:
-        return int(changed.nonzero()[0]) if changed.any() else base.nfe
+        return int(changed.nonzero()[0]) if changed.any() else base.steps
 
     asked = (table.model_sigmas != base.model_sigmas) | (table.kappa != base.kappa)
     return first(((table.A != base.A) | (table.B != base.B)).any(1)), first(asked)

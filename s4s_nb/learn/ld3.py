@@ -5,10 +5,16 @@
 over the levels and the offsets of the model levels, Ξ of :mod:`s4s_nb.levels`; the coefficients stay as
 they are. The same parameters are learned faster by least squares: method ld3 with Gauss–Newton.
 
-The N shares of the way have a logit z each, θ_k = z_k − z_N, although N − 1 numbers would do: RMSprop gives
-every number a step of about the same size, and the last share is the one that has to move most. With z_N
-held at 0 the same recipe ends at a validation distance of 0.084 instead of 0.065 on ``fashion`` (iPNDM-3
-from the log-SNR grid, 5 NFE, 40 pairs), its last inner level at 0.03; LD3's own code leaves it at 0.24.
+The N shares of the way have a logit z each, θ_k = z_k − z_N, although N − 1 numbers would do: RMSprop
+gives every number a step of about the same size, and the last share is the one that has to move most. With
+z_N held at 0 the same recipe ends at a validation distance of 0.084 instead of 0.065 on ``fashion`` (5 NFE,
+iPNDM-3 from the log-SNR grid, 40 pairs), its last inner level at 0.03; LD3's own code leaves it at 0.24. By
+
+    learn(load("fashion"), 5, "ld3", optimiser="ld3", start="ipndm-3", grid="logsnr", held="noise",
+          pairs=40)
+
+LPIPS to the teacher on 500 test noises is 0.037 to 0.038 ± 0.002 (two orders of batches), with LD3's own
+code 0.036 ± 0.003.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from s4s_nb.errors import InputError, choose
 from s4s_nb.learn.gradients import check_gradients
-from s4s_nb.learn.methods import METHODS, OPTIMISERS, Optimiser
+from s4s_nb.learn.methods import METHODS
+from s4s_nb.learn.optimiser import Optimiser
 from s4s_nb.learn.problem import Problem, paired_gain
 from s4s_nb.learn.relaxed import RelaxedStarts
 from s4s_nb.learn.resume import StateFile
@@ -108,8 +109,8 @@ def learn_student(
         rounds: how often the method's turns are gone through.
         iterations: of the optimiser in every turn; its own number if left out.
         radius: r of the relaxed objective, in units of unit noise, for optimisers of first order;
-            :func:`s4s_nb.learn.relaxed.radius_rule` gives S4S's. 0, the hard objective, if left out; LD3's
-            own recipe has LD3's.
+            :func:`s4s_nb.learn.relaxed.radius_rule` gives S4S's. If left out 0, the hard objective; LD3's
+            own recipe has LD3's, and methods with relaxed starts the rule's.
         state_file: where progress is kept; a run that finds it goes on from there and ends with the same
             bits as one that was never stopped.
         turns: what moves, turn by turn, in place of the method's turns.
@@ -128,23 +129,15 @@ def learn_student(
         raise InputError(f"Learning takes rounds, one or more, and iterations; got {rounds} and {count}.")
     tool.check(options, problem, student)
     if tool.relaxed:
-        own = recipe.options if tool is recipe.tool() else {}
-        options = {"size": recipe.batches, **own, **options}
-        reach = own_radius(tool, radius, problem, student)
+        given = recipe.options if tool is recipe.tool() else {}
+        options = {"size": recipe.batches, **given, **options}
+        own = recipe.radius(tool, problem.train.starts[0].numel(), student)
+        reach = own if radius is None else radius
         options |= {"starts": RelaxedStarts(problem.train, float(student.sigmas[0]), reach)}
     run = Run(problem, student, method, tool, plan, count, options)
     state = run.start(state_file)
     run.go_on(state, progress)
     return run.result(state)
-
-
-def own_radius(tool: Optimiser, radius: float | None, problem: Problem, student: Student) -> float:
-    """The radius asked for, or LD3's 0.001 D/N² for its own recipe, or none."""
-    if radius is not None:
-        return radius
-    if tool is not OPTIMISERS["ld3"]:
-        return 0.0
-    return 0.001 * problem.train.starts[0].numel() / student.nfe**2
 
 
 @dataclass(eq=False)

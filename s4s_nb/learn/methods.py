@@ -21,13 +21,16 @@
     repeat K times:   Ξ ← argmin_Ξ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     levels and offsets, φ held
                       φ ← argmin_φ E d( Ψ_{φ,Ξ}(x_T), Ψ_*(x_T) )     coefficients, Ξ held
 
+The last two again as they were published (appendix G.2), for which see :data:`METHODS`:
+
+    s4s-paper, s4s-alt-paper      by Adam, with relaxed starts, from the paper's numbers of pairs
+
 A new method is a new row.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from inspect import signature
 from typing import Any, Literal
 
 from s4s_nb.classic import ClassicName
@@ -35,67 +38,18 @@ from s4s_nb.distilled import distilled_student
 from s4s_nb.errors import InputError, choose
 from s4s_nb.families import make_student
 from s4s_nb.grids import GridName
-from s4s_nb.learn.adam import adam
-from s4s_nb.learn.bfgs import bfgs
 from s4s_nb.learn.embeddings import EmbeddingName
-from s4s_nb.learn.gauss_newton import gauss_newton
-from s4s_nb.learn.ld3 import ld3
 from s4s_nb.learn.objectives import ObjectiveName
-from s4s_nb.learn.problem import Problem
-from s4s_nb.search import search_student
+from s4s_nb.learn.optimiser import OPTIMISERS, Optimiser
+from s4s_nb.learn.relaxed import radius_rule
 from s4s_nb.siblings import dyweight_student
+from s4s_nb.solver_search import search_student
 from s4s_nb.student import FURTHER, PARTS, Student
 
 COEFFICIENTS = ("coefficients",)
 TIMES = ("levels", "offsets")
 ALL = COEFFICIENTS + TIMES
 WHOLE = (*FURTHER, *TIMES)
-
-
-@dataclass(frozen=True)
-class Optimiser:
-    """How one turn is learned.
-
-    learn: a generator that yields after each improvement; see :func:`s4s_nb.learn.loop.learn_student`.
-    whole, turn: how many iterations it has where there is a single turn, and where there are several:
-        steps of Gauss–Newton and BFGS, epochs of Adam, rounds of LD3's recipe.
-    relaxed: whether it moves the starts.
-    title: its name in records.
-    gradients: whether it asks for them.
-    """
-
-    learn: Callable[..., Iterator[float | None]]
-    whole: int
-    turn: int
-    title: str
-    relaxed: bool = False
-    gradients: bool = True
-
-    def check(self, options: Mapping[str, Any], problem: Problem, student: Student) -> None:
-        """:class:`InputError` for options that the optimiser does not have, those of the run are known; for
-        gradients that stop between the steps, where it needs those of the value, and for a student without
-        a table, where it needs that."""
-        own = dict.fromkeys(list(signature(self.learn).parameters)[OF_THE_RUN:])
-        for name in options:
-            choose(own, name, f"option of {self.title}")
-        if not student.one_table and not self.relaxed:
-            raise InputError(f"{self.title} learns a table, and a {student.family} has none; take adam.")
-        if problem.aim.cut and not self.relaxed:
-            raise InputError(
-                f"The objective {problem.objective} stops gradients between the steps, which is for adam"
-                f" alone; {self.title} learns the objective trajectory, the same without."
-            )
-
-
-OF_THE_RUN = 5
-"""How many arguments of an optimiser are the run's: problem, student, parts, memory and iterations."""
-
-OPTIMISERS = {
-    "gauss-newton": Optimiser(gauss_newton, whole=5, turn=1, title="Gauss-Newton", gradients=False),
-    "bfgs": Optimiser(bfgs, whole=25, turn=5, title="BFGS"),
-    "adam": Optimiser(adam, whole=10, turn=1, title="Adam", relaxed=True),
-    "ld3": Optimiser(ld3, whole=7, turn=7, title="RMSprop, SGD", relaxed=True),
-}
 
 
 @dataclass(frozen=True)
@@ -112,6 +66,11 @@ class Method:
         begins, instead of a race. order: how many outputs a step may mix.
     teacher: its own, as solver, evaluations and grid; the model's if left out.
     iterations, options: of its own optimiser in a turn, where they are not those that the optimiser has.
+    validation: how many pairs validate; half of the others if left out. latent_pairs: in place of ``pairs``
+        for models whose states are not images.
+    relaxed: whether starts move by S4S's rule, with one radius for all turns, m being all that they move.
+    begins: the method whose levels it goes on from, by its own recipe.
+    held: what a model level means (:func:`s4s_nb.levels.decoupled`); as its student has it if left out.
     """
 
     turns: tuple[tuple[str, ...], ...]
@@ -129,6 +88,19 @@ class Method:
     teacher: tuple[ClassicName, int, GridName] | None = None
     iterations: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    validation: int | None = None
+    latent_pairs: int | None = None
+    relaxed: bool = False
+    begins: str | None = None
+    held: str | None = None
+
+    def radius(self, tool: Optimiser, dimension: int, student: Student) -> float:
+        """How far starts may move if nothing is asked for: as in LD3, 0.001 D/N², for its own recipe; by
+        S4S's rule, with all that the method moves for m; or not at all, 0."""
+        if tool is OPTIMISERS["ld3"]:
+            return 0.001 * dimension / student.nfe**2
+        moving = {part for turn in self.turns for part in turn if getattr(student, part).numel()}
+        return radius_rule(sum(student.sizes(sorted(moving))), dimension) if self.relaxed else 0.0
 
     def tool(self, name: str | None = None, radius: float | None = None) -> Optimiser:
         """The optimiser of a name, or the method's own.
@@ -170,9 +142,21 @@ class Method:
         return planned * (self.rounds if rounds is None else rounds)
 
 
-MethodName = Literal["s4s", "ld3", "joint", "s4s-alt", "whole", "bns", "gs", "dyweight", "dss", "dlms"]
-OptimiserName = Literal["gauss-newton", "bfgs", "adam", "ld3"]
-"""The keys of :data:`METHODS` and :data:`OPTIMISERS`, as type checkers and the command line know them."""
+MethodName = Literal[
+    "s4s",
+    "ld3",
+    "joint",
+    "s4s-alt",
+    "whole",
+    "bns",
+    "gs",
+    "dyweight",
+    "dss",
+    "dlms",
+    "s4s-paper",
+    "s4s-alt-paper",
+]
+"""The keys of :data:`METHODS`, as type checkers and the command line know them."""
 
 GS = {"clock": "native", "kind": "sticks", "reach": "free", "held": "noise"}
 """Levels by sticks in the native time, asked ones anywhere, the noise held: where GS puts them (eq. 14)."""
@@ -245,10 +229,39 @@ METHODS = {
         iterations=40,
         options={"learning_rate": 5e-3, "cosine": False, "ema": 0.95},
     ),
+    "s4s-paper": Method(
+        (COEFFICIENTS,),
+        "adam",
+        pairs=700,
+        validation=200,
+        latent_pairs=600,
+        relaxed=True,
+        start="ipndm-3",
+    ),
+    "s4s-alt-paper": Method(
+        (TIMES, COEFFICIENTS),
+        "adam",
+        pairs=1400,
+        validation=400,
+        latent_pairs=1000,
+        rounds=8,
+        batches=40,
+        relaxed=True,
+        start="ipndm-3",
+        grid="logsnr",
+        begins="ld3",
+        held="noise",
+    ),
 }
 """The methods, by name. Those of others have their papers' numbers of pairs, updates and rates, for pixels:
 GS 10,000 updates of 24 pairs (epochs are rounded up), DyWeight each noise once; hours on a CPU, where
 ``pairs=160, iterations=25`` and a larger ``learning_rate`` are what can be afforded. What differs: BNS is
-learned by BFGS; GS has no average of its parameters, and the first
-level in place of an offset; DyWeight's rate has no warm-up, its first evaluation is not free, and its
-distance is not of Inception features."""
+learned by BFGS; GS has no average of its parameters, and the first level in place of an offset; DyWeight's
+rate has no warm-up, its first evaluation is not free, and its distance is not of Inception features.
+
+The last two are S4S's appendix G.2 as far as it goes: 10 epochs in batches of 20; and 8 rounds in
+batches of 40, from iPNDM of order 3 on the grid that LD3 learns for it. The text leaves open what had to be
+chosen: Adam's rate of 0.01, the constant of the radius (:func:`s4s_nb.learn.relaxed.radius_rule`), and that
+half of a round is one epoch. The paper's teachers, which a :class:`s4s_nb.models.Model` takes as its
+``teacher_solver``, are UniPC with 20 evaluations on the log-SNR grid in pixels, and with 10 or 20 uniform
+in time in latents."""

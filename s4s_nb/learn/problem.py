@@ -224,7 +224,7 @@ class Problem:
 
         def total(batch: Batch) -> tuple[Tensor, list[Tensor]]:
             own = {key: leaf(getattr(solver, key)) for key in self.learned}  # of this thread
-            trial = Solver("trial", **{"sigmas": solver.sigmas.detach(), **own})
+            trial = Solver("trial", **{"sigmas": solver.sigmas.detach(), **own}, first=solver.first)
             value = self.distances_of(trial, batch, denoise).sum()
             moving = [number for number in own.values() if number.requires_grad]
             return value.detach().double(), list(torch.autograd.grad(value, moving, materialize_grads=True))

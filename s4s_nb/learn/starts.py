@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import product, starmap
 
 from s4s_nb.families import make_student
+from s4s_nb.first import FreeFirst
 from s4s_nb.grids import GRIDS, TRIED, Grid
 from s4s_nb.learn.loop import learn_student
 from s4s_nb.learn.problem import Problem
@@ -23,9 +24,16 @@ Start = tuple[str, str, float | None]
 """A classic solver, its grid, and the last level of that."""
 
 
-def student_at(start: str, grid: Callable[[int], Grid], nfe: int, schedule: Schedule | None) -> Student:
+def student_at(
+    start: str,
+    grid: Callable[[int], Grid],
+    nfe: int,
+    schedule: Schedule | None,
+    first: FreeFirst | None = None,
+) -> Student:
     """The student around a classic solver, its order lowered at the end as :data:`STARTS` says."""
-    return make_student(start, nfe, grid, lower_final=STARTS.get(start, False), schedule=schedule)
+    lower = STARTS.get(start, False)
+    return make_student(start, nfe, grid, lower_final=lower, schedule=schedule, free_first=first)
 
 
 def best_start(
@@ -36,6 +44,7 @@ def best_start(
     names: Sequence[str] = tuple(GRIDS),
     starts: Sequence[str] = tuple(STARTS),
     ends: Sequence[float | None] = (None,),
+    first: FreeFirst | None = None,
 ) -> Start:
     """The classic solver and the grid to learn from: of the three whose end points are nearest to the
     teacher's, the one that is nearest after three iterations of Gauss–Newton over coefficients and levels,
@@ -49,7 +58,7 @@ def best_start(
 
     def student(choice: Start) -> Student:
         start, grid, end = choice
-        return student_at(start, grids(grid, end), nfe, schedule)
+        return student_at(start, grids(grid, end), nfe, schedule, first)
 
     def classical(choice: Start, given: Problem = problem) -> float:
         return float(given.distances(student(choice).solver()).mean())

@@ -56,14 +56,18 @@ def trajectory_tangents(
     alive = begun(dA, dB, dkappa, ds)
     states, outputs = [starts], []
     tangents, output_tangents = [starts.new_zeros(len(dA), *starts.shape)], []
-    for i in range(table.nfe):
-        live = alive[:, i]
-        inputs = table.kappa[i] * tangents[i][live] + along(dkappa[live, i], states[i])
-        D, moved = pushed(
-            ask, table.kappa[i] * states[i], table.model_sigmas[i].clone(), inputs, ds[live, i]
-        )
-        outputs.append(D.clone())  # its memory may be that of the next
-        output_tangents.append(torch.zeros_like(tangents[0]).index_put((live,), moved))
+    for i in range(table.steps):
+        if i == 0 and table.first is not None:
+            outputs.append(table.first.answer(starts, cond or {}).to(starts))
+            output_tangents.append(torch.zeros_like(tangents[0]))
+        else:
+            live = alive[:, i]
+            inputs = table.kappa[i] * tangents[i][live] + along(dkappa[live, i], states[i])
+            D, moved = pushed(
+                ask, table.kappa[i] * states[i], table.model_sigmas[i].clone(), inputs, ds[live, i]
+            )
+            outputs.append(D.clone())  # its memory may be that of the next
+            output_tangents.append(torch.zeros_like(tangents[0]).index_put((live,), moved))
         states.append(combine(table.A[i], states) + combine(table.B[i], outputs))
         own = sum(along(dA[:, i, j], states[j]) + along(dB[:, i, j], outputs[j]) for j in range(i + 1))
         tangents.append(combine(table.A[i], tangents) + combine(table.B[i], output_tangents) + own)

@@ -9,19 +9,23 @@ import torch
 from torch import Tensor
 
 from s4s_nb.classic import make_solver
+from s4s_nb.computed_grids import FINE, cheapest_path, dmn, step_costs
 from s4s_nb.denoisers import Condition, Counted, Denoiser, examined
 from s4s_nb.distances import LPIPS_SIDE, Embedding, are_images, lpips_distance
 from s4s_nb.errors import InputError, choose
 from s4s_nb.evaluate import Reference
+from s4s_nb.first import FreeFirst, mean_answers
 from s4s_nb.grids import GRID_NAMES, Grid, karras, make_grid
-from s4s_nb.pairs import Pairs, part_of, run, seeded_noise
+from s4s_nb.pairs import PER_SEED, Pairs, part_of, run, seeded_noise
 from s4s_nb.runtime import batch_size, map_batches
 from s4s_nb.schedules import Schedule, native_clock
-from s4s_nb.searched import FINE, cheapest_path, dmn, step_costs
 from s4s_nb.solvers import Solver
 
 CHORDS = 64
 """Noises whose fine paths GITS looks at; it takes 256."""
+
+FIRST_NOISES = 64
+"""Noises whose answers at the first level are averaged, of every class."""
 
 Conditions = Callable[[str, int, int], Condition]
 """(split, count, first) → what samples ``first``, ``first`` + 1, … of a split are conditioned on."""
@@ -157,6 +161,11 @@ class Model:
         parts = images.split(batch_size(images.device))
         return torch.cat(map_batches(self.picture, parts, images.device))
 
+    @property
+    def in_pixels(self) -> bool:
+        """Whether its states are images themselves, not latents."""
+        return self.decode is states_are_images
+
     @cached_property
     def has_images(self) -> bool:
         """Whether its end states decode to images of one or three channels, which LPIPS can judge."""
@@ -182,8 +191,8 @@ class Model:
     def grid(self, name: str, end: float | None = None) -> Callable[[int], Grid]:
         """The function (steps) → levels of a named grid over this model's range.
 
-        "dmn" and "gits" are searched for when it is called (:mod:`s4s_nb.searched`). GITS asks the model
-        60 times for each of :data:`CHORDS` training noises, once for all numbers of steps.
+        "dmn" and "gits" are searched for when it is called (:mod:`s4s_nb.computed_grids`). GITS asks
+        the model 60 times for each of :data:`CHORDS` training noises, once for all numbers of steps.
 
         Args:
             name: one of :data:`s4s_nb.grids.GridName`.
@@ -203,13 +212,31 @@ class Model:
                 f"A grid ends at a level above 0 and below sigma_max = {self.sigma_max:g}; got {last:g}."
             )
         if name == "dmn":
-            latent = self.decode is not states_are_images
-            return lambda steps: dmn(steps, self.sigma_max, last, latent)
+            return lambda steps: dmn(steps, self.sigma_max, last, latent=not self.in_pixels)
         if name == "gits":
             fine = self.fine_levels(last)
             return lambda steps: fine[cheapest_path(chord_costs(self, last), steps)]
         choose(dict.fromkeys(GRID_NAMES), name, "grid")
         return lambda steps: make_grid(name, steps, self.sigma_max, last, clock)
+
+    def first_answer(self) -> FreeFirst:
+        """What may stand for the answer at sigma_max: the mean of the model's own answers to
+        :data:`FIRST_NOISES` noises; of a model whose only condition is a class, one for each class.
+
+        For :meth:`s4s_nb.solvers.Solver.with_first`. It takes so many evaluations, once; guidance is in
+        it. Where a condition is no class, as an embedded prompt, the mean is over noises and conditions.
+        """
+        starts, cond = self.starts("train", FIRST_NOISES), self.condition("train", FIRST_NOISES)
+        sigma = torch.tensor(self.sigma_max, dtype=torch.float64)
+        denoise = examined(self.denoise, starts, sigma, cond)
+        by, labels = next(iter(cond.items()), (None, torch.zeros(0)))
+        if by is None or len(cond) != 1 or labels.ndim != 1 or labels.is_floating_point():
+            by, each = None, [cond]
+        else:
+            count = int(self.condition("train", PER_SEED)[by].max()) + 1
+            each = [{by: torch.full_like(labels, label)} for label in range(count)]
+        means = mean_answers(denoise, starts, sigma, each, batch_size(starts.device))
+        return FreeFirst(means, by, FIRST_NOISES)
 
     def fine_levels(self, end: float) -> Grid:
         """The levels among which GITS chooses: Karras's, as many as it has."""

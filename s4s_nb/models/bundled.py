@@ -3,25 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from s4s_nb.classic import NAMES, make_solver
 from s4s_nb.denoisers import ADAPTERS, Condition, Counted, Denoiser, clipped, guided
 from s4s_nb.errors import InputError, choose
 from s4s_nb.evaluate import Reference
-from s4s_nb.files import data_file, manifest, read_safetensors
-from s4s_nb.learn.designer import load_solver
+from s4s_nb.files import data_file, read_safetensors
 from s4s_nb.models import Model, states_are_images
 from s4s_nb.models.autoencoder import Autoencoder
 from s4s_nb.models.classifier import Classifier
 from s4s_nb.models.dit import DiT
 from s4s_nb.models.unet import EDM, NativeTime, UNet
 from s4s_nb.schedules import VE, Flow, Schedule, VPCosine, VPDiscrete
-from s4s_nb.solvers import Solver
 
 DDPM = VPDiscrete.from_betas("linear")
 COSINE = VPCosine()
@@ -263,34 +259,3 @@ def reference(name: str) -> Reference:
     real = t["real_mean"].double(), t["real_covariance"].double()
     teacher = load(name).images(t["teacher"].float())
     return Reference(real, t["floor"].double(), teacher, t["neighbours"])
-
-
-def learned_solvers(name: str) -> dict[tuple[str, int], str]:
-    """The learned solvers in ``data/`` for a setting: (method, NFE) → file."""
-    parts = {file: file.removesuffix(".safetensors").split("_") for file in manifest()}
-    return {(p[1], int(p[2])): file for file, p in parts.items() if p[0] == f"solvers/{name}"}
-
-
-def find_solver(
-    model: Model, name: str, nfe: int, grid: str, lower_final: bool = False, end: float | None = None
-) -> Solver:
-    """A solver by name: "teacher", a file (.safetensors), a bundled learned one, or a classic one on a grid
-    with its last level.
-
-    Raises:
-        InputError: an unknown name, a bad file, or an NFE for which none is bundled.
-    """
-    if name == "teacher":
-        return model.teacher()
-    if name.endswith(".safetensors"):
-        return load_solver(Path(name), model)
-    learned = learned_solvers(model.name)
-    if (name, nfe) in learned:
-        return Solver.load(data_file(learned[name, nfe]))
-    nfes = sorted(n for method, n in learned if method == name)
-    if nfes:
-        raise InputError(
-            f"{name} is bundled for {model.name} at NFE {nfes}, not at {nfe}; see s4s-nb learn."
-        )
-    choose(dict.fromkeys(["teacher", *(method for method, _ in learned), *NAMES]), name, "solver")
-    return make_solver(name, nfe, model.grid(grid, end), lower_final, model.schedule)

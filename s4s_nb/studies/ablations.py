@@ -15,12 +15,17 @@ from torch import Tensor
 from s4s_nb.denoisers import Denoiser
 from s4s_nb.distances import LPIPS_SIDE
 from s4s_nb.evaluate import evaluate
-from s4s_nb.families import make_student
+from s4s_nb.families import LinearMultistep, make_student
+from s4s_nb.grids import Grid
 from s4s_nb.learn.loop import learn_student
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.relaxed import radius_rule
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import load
+from s4s_nb.multistep import linear_multistep
+from s4s_nb.pairs import PER_SEED
+from s4s_nb.solvers import Solver
+from s4s_nb.student import zeros
 from s4s_nb.studies.sweep import QUALITY, Sweep
 
 
@@ -61,6 +66,38 @@ ABLATIONS = {
 }
 """One change at a time, to 40 pairs, order 3, free rows, LPIPS and Gauss-Newton; the radius by Adam."""
 
+IPNDM = BASE | {"start": "ipndm-3"}
+PAPER = {
+    "iPNDM": IPNDM,
+    "the same coefficients in every step": IPNDM | {"constant": True},
+    "random start": IPNDM | {"gaussian": True},
+    "single-step": BASE | {"start": "dpm-2s"},
+    "single-step, rows that sum to one": BASE | {"start": "dpm-2s", "consistent": True},
+    **{f"iPNDM, run {seed}": IPNDM | {"seed": seed} for seed in (1, 2, 3)},
+}
+"""Ablations of S4S's appendix H.2 that the others leave out; the runs, of other pairs, are for a PCA."""
+
+
+class SameEveryStep(LinearMultistep):
+    """The linear multistep family with one coefficient for each age of an output, in all steps the same."""
+
+    def __init__(self, start: str, sigmas: Grid, order: int = 3):
+        super().__init__(start, sigmas, order)
+        rows, columns = self.weights.moved.nonzero(as_tuple=True)
+        self.ages, self.coefficients = rows - columns, zeros(order)
+
+    def on(self, sigmas: Grid) -> Solver:
+        weights = self.classic(sigmas) + self.weights(self.coefficients[self.ages])
+        return linear_multistep(sigmas, weights, self.form, f"s4s-{self.start}, constant")
+
+
+def put_at_random(student: LinearMultistep, seed: int = 0) -> None:
+    """Move a student from its classic solver to weights that are standard normal numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(student.coefficients.numel(), generator=generator, dtype=torch.float64)
+    classic = student.classic(student.sigmas)[student.weights.moved]
+    student.move(normal - classic, ("coefficients",))
+
 
 def optimisers(
     out: Path,
@@ -88,6 +125,8 @@ def optimisers(
 
 ablations = partial(optimisers, settings=("fashion",), recipes=ABLATIONS, name="ablations")
 """The same, of one change at a time."""
+paper = partial(optimisers, settings=("fashion",), recipes=PAPER, name="paper")
+"""The same, of what S4S's appendix changes."""
 
 
 def recipe_cell(
@@ -103,15 +142,26 @@ def recipe_cell(
     consistent: bool = False,
     side: int = LPIPS_SIDE,
     squared: bool = False,
+    start: str = "dpmpp-2m",
+    constant: bool = False,
+    gaussian: bool = False,
+    seed: int = 0,
 ) -> dict:
     """Learn by one recipe, Gauss-Newton's if it has iterations, and judge.
 
     relaxed: radius as a multiple of the rule's. squared: Gauss-Newton minimises the images' mean squared
-    error in place of LPIPS.
+    error in place of LPIPS. constant: coefficients are the same in every step. gaussian: they begin at
+    random. seed: of the pairs.
     """
     model = replace(model, side=side, embedding=root_mean_square if squared else None)
-    student = make_student("dpmpp-2m", nfe, model.grid("logsnr"), order, consistent)
-    train, validation = model.pairs("train", pairs), model.pairs("validation", 40)
+    grid = model.grid("logsnr")
+    student = make_student(start, nfe, grid, order, consistent)
+    if constant:
+        student = SameEveryStep(start, grid(nfe), order)
+    if gaussian:
+        put_at_random(student)
+    first = seed * PER_SEED
+    train, validation = model.pairs("train", pairs, first), model.pairs("validation", 40, first)
     radius = relaxed * radius_rule(student.coefficients.numel(), train.starts[0].numel())
     meter = Meter(model.denoise)
     problem = Problem(meter, train, validation, model.embed)
@@ -134,12 +184,32 @@ def recipe_cell(
         "teacher_evaluations": (pairs + 40) * model.teacher().nfe,
         **{key: row[key] for key in QUALITY},
         "history": [(step, value) for _, step, value in result.history],
+        "coefficients": student.coefficients.tolist(),
     }
 
 
 def root_mean_square(images: Tensor) -> Tensor:
     """e(x) with ‖e(x) − e(y)‖² the mean square of the difference of two images."""
     return images.flatten(1) / images[0].numel() ** 0.5
+
+
+def principal_axes(runs: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates (n, 2) of n coefficient vectors, in the order given, along the two axes in which they
+    differ most, and the shares of their variance that these have (S4S, figure 3)."""
+    _, sizes, axes = torch.linalg.svd(runs - runs.mean(0), full_matrices=False)
+    return (runs - runs.mean(0)) @ axes[:2].T, (sizes.square() / sizes.square().sum())[:2]
+
+
+def paper_summary(table: dict) -> str:
+    """The recipes' summary, and how far the runs lie from each other and from the classic solver."""
+    runs = [cell["coefficients"] for cell in table["cells"] if cell["recipe"].startswith("iPNDM")]
+    learned = torch.tensor(runs, dtype=torch.float64)
+    _, shares = principal_axes(torch.cat([torch.zeros_like(learned[:1]), learned]))
+    between, moved = torch.pdist(learned).mean(), learned.norm(dim=1).mean()
+    return (
+        f"{recipes_summary(table)}\n\nCoefficients of {len(runs)} runs lie {between:.3g} apart on average,"
+        f" {moved:.3g} from iPNDM's; the first axis of a PCA with iPNDM's among them has {shares[0]:.0%}."
+    )
 
 
 def recipes_summary(table: dict) -> str:

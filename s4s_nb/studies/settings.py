@@ -20,8 +20,8 @@ from s4s_nb.models.bundled import SETTINGS, load
 from s4s_nb.opponents import classical
 from s4s_nb.pairs import Pairs
 from s4s_nb.runtime import in_processes
-from s4s_nb.studies.ablations import ablations, optimisers, recipes_summary
-from s4s_nb.studies.methods import choices, methods, methods_summary
+from s4s_nb.studies.ablations import ablations, optimisers, paper, paper_summary, recipes_summary
+from s4s_nb.studies.design_space import choices, every_method, methods_summary
 from s4s_nb.studies.spaces import spaces, spaces_summary
 from s4s_nb.studies.sweep import (
     HOME_NFE,
@@ -232,8 +232,9 @@ STUDIES = {
     "transfer": (transfer, transfer_summary),
     "optimisers": (optimisers, recipes_summary),
     "ablations": (ablations, recipes_summary),
+    "paper": (paper, paper_summary),
     "spaces": (spaces, spaces_summary),
-    "methods": (methods, methods_summary),
+    "methods": (every_method, methods_summary),
     "choices": (choices, methods_summary),
 }
 

@@ -21,7 +21,8 @@ from s4s_nb.learn.methods import ALL, METHODS, TIMES, WHOLE
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import SETTINGS, find_solver, load
+from s4s_nb.models.bundled import SETTINGS, load
+from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.solvers import Solver
 from s4s_nb.studies.ablations import Meter
 from s4s_nb.studies.sweep import QUALITY, Sweep

@@ -19,7 +19,8 @@ from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS, student_at
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import SETTINGS, find_solver
+from s4s_nb.models.bundled import SETTINGS
+from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.pairs import PER_SEED, Pairs
 from s4s_nb.runtime import bar
 from s4s_nb.solvers import Solver

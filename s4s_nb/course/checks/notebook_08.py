@@ -16,7 +16,8 @@ from s4s_nb.course.checks.diagnosis import (
     refused,
 )
 from s4s_nb.errors import choose
-from s4s_nb.learn.methods import OPTIMISERS, Method
+from s4s_nb.learn.methods import Method
+from s4s_nb.learn.optimiser import OPTIMISERS
 from s4s_nb.student import FURTHER, PARTS
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from s4s_nb.families import Offsets, band
+from s4s_nb.first import FreeFirst
 from s4s_nb.grids import Grid
 from s4s_nb.multistep import linear_multistep
 from s4s_nb.schedules import Flow, Schedule, native_clock
@@ -35,11 +36,18 @@ class SolverSearch(Student):
         sigmas: the grid, N+1 levels.
         schedule: of the process: its time is that of the levels, and a flow has the velocity form.
         free_end: whether the last level moves too.
+        free_first: what stands for the first answer, which is then not asked for.
     """
 
     family = "solver search"
 
-    def __init__(self, sigmas: Grid, schedule: Schedule | None = None, free_end: bool = False):
+    def __init__(
+        self,
+        sigmas: Grid,
+        schedule: Schedule | None = None,
+        free_end: bool = False,
+        free_first: FreeFirst | None = None,
+    ):
         nfe, clock = len(sigmas) - 1, native_clock(schedule)
         self.form, start = ("velocity", "flow-ab1") if isinstance(schedule, Flow) else ("data", "dpmpp-1")
         free = band(nfe, nfe)
@@ -47,6 +55,7 @@ class SolverSearch(Student):
             free[-2:] &= band(nfe, 2)[-2:]
         self.weights = Offsets(free, consistent=True)
         places = {"schedule": schedule, "clock": (clock.time, clock.level), "free_end": free_end}
+        places |= {"free_first": free_first}
         super().__init__(start, sigmas, self.weights.size, nfe, width=0.0, **places)
 
     def on(self, sigmas: Grid) -> Solver:
@@ -59,7 +68,12 @@ class SolverSearch(Student):
 
 
 def search_student(
-    grid: Callable[[int], Grid], nfe: int, schedule: Schedule | None = None, free_end: bool = False, **other
+    grid: Callable[[int], Grid],
+    nfe: int,
+    schedule: Schedule | None = None,
+    free_end: bool = False,
+    free_first: FreeFirst | None = None,
+    **other,
 ) -> SolverSearch:
     """The student of method dss; the options of other students have no meaning for it."""
-    return SolverSearch(grid(nfe), schedule, free_end)
+    return SolverSearch(grid(nfe), schedule, free_end, free_first)

@@ -12,7 +12,7 @@ from s4s_nb.learn.methods import METHODS
 from s4s_nb.mixtures import GaussianMixture
 from s4s_nb.models import Model
 from s4s_nb.schedules import VE, Flow, VPCosine, VPDiscrete, VPLinear
-from s4s_nb.search import SolverSearch, search_student
+from s4s_nb.solver_search import SolverSearch, search_student
 from s4s_nb.solvers import Solver, solve
 from tests.problems import F64, MIXTURE, noise, same_bits
 

@@ -12,15 +12,17 @@ import pandas as pd
 
 from s4s_nb.denoisers import examined
 from s4s_nb.evaluate import evaluate
-from s4s_nb.learn import learn, own_teacher
+from s4s_nb.learn import learn
 from s4s_nb.learn.embeddings import EmbeddingName, embedding_of
 from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.methods import COEFFICIENTS, METHODS, TIMES
 from s4s_nb.learn.objectives import ways_of
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS
+from s4s_nb.learn.teachers import own_teacher
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import SETTINGS, find_solver, load
+from s4s_nb.models.bundled import SETTINGS, load
+from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.pairs import Pairs
 from s4s_nb.student import Student
 from s4s_nb.studies.ablations import Meter
@@ -43,7 +45,7 @@ EQUAL = {
 }
 """How sixteen iterations of BFGS are shared out where there are several turns."""
 ITERATIONS = 16
-SPENT = ("parameters", "evaluations", "learning_seconds")
+COST = ("parameters", "evaluations", "learning_seconds")
 
 
 @lru_cache
@@ -106,10 +108,10 @@ def method_cell(model: Model, nfe: int, method: str, terms: str, samples: int) -
         meter.evaluations -= (PAIRS + PAIRS // 2) * own_teacher(model, row.teacher).nfe
     else:
         result = on_equal_terms(model, method, nfe, meter)
-    return judged(model, result, meter, started, {"method": method, "terms": terms}, samples)
+    return verdict(model, result, meter, started, {"method": method, "terms": terms}, samples)
 
 
-def judged(
+def verdict(
     model: Model, result: Result, meter: Meter, started: float, names: dict[str, str], samples: int
 ) -> dict:
     """What a table has of a learned solver, and of the one that it started from."""
@@ -138,7 +140,7 @@ def judged(
     }
 
 
-def methods(
+def every_method(
     out: Path,
     settings: Sequence[str] = tuple(SETTINGS),
     nfes: Sequence[int] = (5,),
@@ -165,12 +167,12 @@ def methods(
 # ---------------------------------------------------------------- one choice at a time
 
 BASE: dict[str, Any] = {"method": "s4s-alt", "optimiser": "gauss-newton", "rounds": 3, "iterations": 1}
-WHOLE = (("first", "scales", *TIMES), ("history",))
+IN_THE_TABLE = (("first", "scales", *TIMES), ("history",))
 CHOICES: dict[str, dict[str, Any]] = {
     "S4S-Alt": BASE,
     "space: coefficients": BASE | {"turns": [COEFFICIENTS], "iterations": 2},
     "space: levels, offsets": BASE | {"turns": [TIMES], "iterations": 2},
-    "space: whole table": BASE | {"turns": WHOLE, "rounds": 2},
+    "space: whole table": BASE | {"turns": IN_THE_TABLE, "rounds": 2},
     "objective: trajectory": BASE | {"objective": "trajectory"},
     "objective: log": BASE | {"objective": "bns"},
     "embedding: states": BASE | {"embed": "states"},
@@ -199,7 +201,7 @@ def choice_cell(
     )
     student, started = student_of(model, "whole", nfe), time.perf_counter()
     result = learn_student(problem, student, method, progress=False, **options)
-    return judged(model, result, meter, started, {"choice": choice}, samples)
+    return verdict(model, result, meter, started, {"choice": choice}, samples)
 
 
 def choices(
@@ -228,5 +230,5 @@ def methods_summary(table: dict) -> str:
     """Distances, and what was spent, a row a method or choice."""
     frame = pd.DataFrame(table["cells"])
     named = [key for key in ("terms", "method", "choice") if key in frame]
-    columns = ["setting", *named, "start_lpips", "lpips", "rmse", "fd_teacher", *SPENT]
+    columns = ["setting", *named, "start_lpips", "lpips", "rmse", "fd_teacher", *COST]
     return frame[columns].to_string(index=False, float_format=lambda value: f"{value:.3g}")

@@ -10,12 +10,12 @@ from scipy.optimize import LinearConstraint, minimize
 from torch import Tensor
 
 from s4s_nb.classic import make_solver
+from s4s_nb.computed_grids import FINE, cheapest_path, dmn, dmn_bound, output_weights, step_costs
 from s4s_nb.errors import InputError
 from s4s_nb.grids import karras, log_snr
 from s4s_nb.learn import learn
 from s4s_nb.models import CHORDS, Model, chord_costs
 from s4s_nb.multistep import polynomial_weights
-from s4s_nb.searched import FINE, cheapest_path, dmn, dmn_bound, output_weights, step_costs
 from s4s_nb.solvers import trajectory
 from tests.problems import F64, GRID, MIXTURE, noise
 
