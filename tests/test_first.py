@@ -10,6 +10,7 @@ from s4s_nb.denoisers import Counted
 from s4s_nb.errors import InputError
 from s4s_nb.evaluate import evaluate
 from s4s_nb.first import FreeFirst
+from s4s_nb.grids import log_snr
 from s4s_nb.learn import learn
 from s4s_nb.learn.gauss_newton import normal_equations
 from s4s_nb.learn.loop import learn_student
@@ -83,7 +84,9 @@ def test_derivatives_know_that_nothing_moves_it():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_with_it_for_one_evaluation_less(method):
     counted = Counted(MIXTURE)
-    here = student("ipndm-3", 5, free_first=model().first_answer())
+    row, first = METHODS[method], model().first_answer()
+    options = {"grid": lambda n: log_snr(n, 10.0, 0.01), "order": row.order, "free_first": first}
+    here = row.student(start=row.start or "ipndm-3", nfe=5, **options)
     result = learn_student(
         problem(train=12, denoise=counted),
         here,
@@ -94,7 +97,7 @@ def test_every_method_learns_with_it_for_one_evaluation_less(method):
         progress=False,
     )
     assert result.record["kept"] == "learned" and result.record["free_first"]["noises"] == FIRST_NOISES
-    assert result.solver.first is here.first and result.solver.nfe == 4
+    assert result.solver.first is here.free_first and result.solver.nfe == 4
     counted.nfe = 0
     solve(counted, 10 * noise(3), result.solver)
     assert counted.nfe == 4

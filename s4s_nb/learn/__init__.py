@@ -253,7 +253,7 @@ def student_for(
     lower_final: bool | None,
     free_end: bool,
     first: FreeFirst | None,
-    held: str,
+    held: str | None,
 ) -> Student:
     """The student of a model around a classic solver on a named grid with its last level."""
     lower = STARTS.get(start, False) if lower_final is None else lower_final
