@@ -24,6 +24,7 @@ from s4s_nb.models.bundled import SETTINGS, load
 from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.multistep import ipndm_weights, linear_multistep
 from s4s_nb.solvers import Solver
+from s4s_nb.studies import design_space
 from s4s_nb.studies.ablations import (
     ABLATIONS,
     ADAM,
@@ -37,6 +38,7 @@ from s4s_nb.studies.ablations import (
     recipes_summary,
     root_mean_square,
 )
+from s4s_nb.studies.design_space import CHOICES, choices, every_method, methods_summary
 from s4s_nb.studies.settings import (
     DRAWS_ELSEWHERE,
     alt,
@@ -331,3 +333,50 @@ def test_the_papers_ablations_run_and_are_told(tmp_path, monkeypatch):
     assert begun["the same coefficients in every step"] == begun["iPNDM"]
     told = paper_summary(table)
     assert "Coefficients of 4 runs" in told and all(name in told for name in PAPER)
+
+
+def test_methods_are_compared_on_their_own_and_on_equal_terms(tmp_path, monkeypatch):
+    """On equal terms only the student and its turns differ; each cell says what it learned and spent."""
+    monkeypatch.setattr(design_space, "PAIRS", 4)
+    monkeypatch.setattr(design_space, "ITERATIONS", 1)
+    monkeypatch.setitem(design_space.AFFORDED, "gs", {"iterations": 1, "size": 2})
+    design_space.common_pairs.cache_clear()
+    table = every_method(tmp_path / "methods.json", ["fashion"], (2,), ("s4s", "gs"), samples=4)
+    design_space.common_pairs.cache_clear()
+    cells = {(cell["method"], cell["terms"]): cell for cell in table["cells"]}
+    assert [*cells] == [("s4s", "equal"), ("gs", "equal"), ("s4s", "own"), ("gs", "own")]
+    assert cells["s4s", "equal"]["parameters"] == 3  # two steps of order 3
+    assert cells["gs", "equal"]["parameters"] == 4 + 1 + 1 + 1  # history, first level, levels, offsets
+    assert cells["gs", "own"]["start"] == "dpmpp-3m" and cells["s4s", "own"]["start"] == "ipndm-3"
+    assert all(cell["evaluations"] > 0 and cell["rmse"] > 0 for cell in cells.values())
+    assert "s4s" in methods_summary(table)
+
+
+def test_a_choice_differs_from_the_row_in_one_thing():
+    """In what its name says; and in how rounds and iterations share out the same evaluations."""
+    row = CHOICES["S4S-Alt"]
+    kinds = {
+        "space": {"turns"},
+        "objective": {"objective"},
+        "embedding": {"embed"},
+        "optimiser": {"optimiser"},
+        "turns": {"turns"},
+    }
+    for name, other in CHOICES.items():
+        changed = {key for key in {*row, *other} if row.get(key) != other.get(key)}
+        assert name == "S4S-Alt" or changed - {"rounds", "iterations"} == kinds[name.split(":")[0]]
+
+
+def test_one_choice_changed_is_learned_and_judged(tmp_path, monkeypatch):
+    monkeypatch.setattr(design_space, "PAIRS", 4)
+    design_space.common_pairs.cache_clear()
+    few = {
+        name: CHOICES[name] | {"rounds": 1, "iterations": 1} for name in ("S4S-Alt", "embedding: states")
+    }
+    table = choices(tmp_path / "choices.json", ["fashion"], (2,), few, samples=4)
+    design_space.common_pairs.cache_clear()
+    assert [cell["choice"] for cell in table["cells"]] == [*few]
+    one, other = table["cells"]
+    assert one["parameters"] == other["parameters"] == 3 + 1 + 1
+    assert one["validation_start"] != other["validation_start"]  # another distance
+    assert one["start_lpips"] == other["start_lpips"]

@@ -26,7 +26,7 @@ from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.pairs import Pairs
 from s4s_nb.student import Student
 from s4s_nb.studies.ablations import Meter
-from s4s_nb.studies.sweep import QUALITY, Sweep
+from s4s_nb.studies.sweep import HOME_NFE, QUALITY, Sweep
 
 PAIRS = 60
 """To learn from, and half as many to choose by: what ten methods in six settings can afford."""
@@ -51,9 +51,9 @@ COST = ("parameters", "evaluations", "learning_seconds")
 
 
 @lru_cache
-def common_start(model: Model, nfe: int) -> tuple[str, str]:
+def common_start(model: Model) -> tuple[str, str]:
     """Where methods without a start of their own begin: where everything at once did, as bundled."""
-    info = find_solver(model, "joint-bfgs", nfe, "karras").info
+    info = find_solver(model, "joint-bfgs", HOME_NFE, "karras").info
     return info["start"], info["grid"].split(",")[0]
 
 
@@ -71,7 +71,7 @@ def common_pairs(model: Model) -> tuple[Pairs, Pairs]:
 
 def student_of(model: Model, method: str, nfe: int) -> Student:
     """The student of a row on the common grid, from its own start or the common one."""
-    row, (start, grid) = METHODS[method], common_start(model, nfe)
+    row, (start, grid) = METHODS[method], common_start(model)
     start = row.start or start
     return row.student(
         start=start,
@@ -85,7 +85,7 @@ def student_of(model: Model, method: str, nfe: int) -> Student:
 
 def by_own_recipe(model: Model, method: str, nfe: int) -> Result:
     """As the row has it, from :data:`PAIRS` pairs."""
-    start, grid = common_start(model, nfe)
+    start, grid = common_start(model)
     own = {"start": METHODS[method].start or start, "grid": METHODS[method].grid or grid}
     options = {**own, **AFFORDED.get(method, {})}
     counts = {"pairs": PAIRS, "validation_pairs": PAIRS // 2}
