@@ -78,7 +78,7 @@ from s4s_nb.solvers import Solver, solve, trajectory
 from s4s_nb.store import PairStore
 from s4s_nb.student import Student
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 
 def __getattr__(name: str) -> Any:
