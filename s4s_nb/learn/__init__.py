@@ -24,7 +24,7 @@ from s4s_nb.first import FreeFirst
 from s4s_nb.grids import GRID_NAMES, GRIDS, last_levels
 from s4s_nb.learn.embeddings import EmbeddingName, embedding_of
 from s4s_nb.learn.loop import Result, learn_student
-from s4s_nb.learn.methods import METHODS
+from s4s_nb.learn.methods import METHODS, Method
 from s4s_nb.learn.objectives import OBJECTIVES, ObjectiveName
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS, Start, best_start
@@ -126,19 +126,8 @@ def learn(
     objective, embed = objective or recipe.objective, embed or recipe.embed
     aim, space = choose(OBJECTIVES, objective, "objective"), embedding_of(model, embed)
     features = embedding_of(model, "classifier") if set_weight else None
-    whole = {"nfe": nfe, "order": 1 if order == "all" else order, "pairs": pairs, "seed": seed}
-    for name, value in {**whole, "batch": batch}.items():
-        if value is not None and (not isinstance(value, int) or value < (name != "seed")):
-            raise InputError(f"{name} is a whole number above 0 (a seed may be 0); got {value!r}.")
-    own = recipe.pairs if model.in_pixels else recipe.latent_pairs or recipe.pairs
-    count = own if pairs is None else pairs
-    own = recipe.validation if pairs is None and recipe.validation else count // 2
-    others = own if validation_pairs is None else validation_pairs
-    start, grid = start or recipe.start, grid or recipe.grid
-    if not (2 <= count <= PER_SEED and 1 <= others <= PER_SEED):
-        raise InputError(
-            f"Learning takes 2 to {PER_SEED:,} pairs, half as many more validate; got {count} and {others}."
-        )
+    check_whole(nfe=nfe, order=1 if order == "all" else order, pairs=pairs, seed=seed, batch=batch)
+    count, others = how_many(recipe, model.in_pixels, pairs, validation_pairs)
     if grid is not None:
         choose(dict.fromkeys(GRID_NAMES), grid, "grid")
     file = solver_file(out)
@@ -181,21 +170,43 @@ def learn(
     state = work / f"{method}.safetensors" if work else None
     result = learn_student(problem, here, method, state_file=state, progress=progress, **options)
     moved = bool(begun) or any(getattr(here, part).any() for part in ("levels", "offsets"))
+    ends = [float(result.solver.sigmas[0]), float(result.solver.sigmas[-1])]
     record = {
         "model": model.name,
         "made_for": model.conventions,
-        "grid": f"{grid}, moved" if moved else grid,
-        "ends": [float(result.solver.sigmas[0]), float(result.solver.sigmas[-1])],
+        "ends": ends,
         "order": order,
         "seed": seed,
-        **begun,
     }
+    record |= {"grid": f"{grid}, moved" if moved else grid, **begun}
     record |= {"embed": embed} if embed != "own" else {}
     record |= {"teacher": list(recipe.teacher)} if recipe.teacher else {}
     solver = replace(result.solver, info={**result.solver.info, **record})
     if file:
         solver.save(file)
     return replace(result, solver=solver)
+
+
+def check_whole(**numbers: Any) -> None:
+    """:class:`InputError` unless those that are given are whole numbers above 0, a seed at least 0."""
+    for name, value in numbers.items():
+        if value is not None and (not isinstance(value, int) or value < (name != "seed")):
+            raise InputError(f"{name} is a whole number above 0 (a seed may be 0); got {value!r}.")
+
+
+def how_many(
+    recipe: Method, in_pixels: bool, pairs: int | None, validation_pairs: int | None
+) -> tuple[int, int]:
+    """Pairs to learn from and to choose by: those asked for, or the method's."""
+    own = recipe.pairs if in_pixels else recipe.latent_pairs or recipe.pairs
+    count = own if pairs is None else pairs
+    own = recipe.validation if pairs is None and recipe.validation else count // 2
+    others = own if validation_pairs is None else validation_pairs
+    if not (2 <= count <= PER_SEED and 1 <= others <= PER_SEED):
+        raise InputError(
+            f"Learning takes 2 to {PER_SEED:,} pairs, half as many more validate; got {count} and {others}."
+        )
+    return count, others
 
 
 def begin(
