@@ -4,14 +4,14 @@ Every explicit solver with N evaluations of the denoiser is a general linear met
 
     x_{i+1} = Σ_{j≤i} A_ij x_j + Σ_{j≤i} B_ij D_j,    D_j = denoise(κ_j x_j, s_j),    i = 0 … N−1,
 
-with node levels σ_0 ≥ … ≥ σ_N, model levels s_j (equal to σ_j unless decoupled), input scales κ_j
-(one unless decoupled on VP or flow) and two lower-triangular N×N matrices A, B. Stages of a
-single-step method are rows like any other, so two nodes may share a level.
+with node levels σ_0 ≥ … ≥ σ_N, model levels s_j, input scales κ_j and two lower-triangular matrices A, B.
+Stages of a single-step method are rows like any other, so two nodes may share a level.
 """
 
 import json
 import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -39,6 +39,12 @@ class Made(Protocol):
     def sigma_max(self) -> float: ...
     @property
     def conventions(self) -> dict[str, Any]: ...
+
+
+@lru_cache
+def future(steps: int) -> tuple[Tensor, ...]:
+    """Rows and columns above the diagonal; kept, as ``torch.triu`` wakes all threads for a few numbers."""
+    return tuple(torch.triu_indices(steps, steps, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +102,7 @@ class Solver:
             if not torch.isfinite(getattr(self, key)).all():
                 raise DivergedError(f"Solver {self.name!r} has NaN or infinite numbers in {key}.")
         for key in ("A", "B"):
-            if torch.triu(getattr(self, key), 1).any():
+            if getattr(self, key).detach()[future(n)].any():
                 raise InputError(f"Solver {self.name!r} uses the future: {key} must be lower-triangular.")
         if (self.sigmas.diff() > 0).any() or self.sigmas[-1] < 0 or (self.model_sigmas <= 0).any():
             raise DivergedError(

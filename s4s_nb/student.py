@@ -142,8 +142,9 @@ class Student(nn.Module):
             own = self.history * (1 + sigmas[1:]) / (1 + sigmas[0])
             A = A + torch.cat([own[:, None], none[:, 1:]], dim=1)
         else:
-            rows = torch.ones(n, n).tril().bool()
-            inner = rows & (torch.arange(n) < n - 1)[:, None]
+            step = torch.arange(n)[:, None]
+            rows = step >= torch.arange(n)
+            inner = rows & (step < n - 1)
             d, e = self.history.split([int(rows.sum()), int(inner.sum())])
             states = sigmas[1:, None] * none.masked_scatter(inner, e) / sigmas[:-1]
             A, B = A + states, B + none.masked_scatter(rows, d) - states
