@@ -9,7 +9,7 @@ from s4s_nb.models.bundled import SETTINGS
 from s4s_nb.solvers import Solver
 
 FILES = [name for name in manifest() if name.startswith("solvers/")]
-NAMED = {"joint-bfgs": ("joint", "BFGS"), "s4s-alt-adam": ("s4s-alt", "Adam")}
+NAMED = {"joint-bfgs": ("joint", "BFGS"), "whole": ("whole", "BFGS"), "s4s-alt-adam": ("s4s-alt", "Adam")}
 """Files that are called by method and optimiser; the others are of Gauss–Newton."""
 
 
