@@ -93,7 +93,7 @@ def student(start: str = "dpmpp-3m", nfe: int = 5, grid=GRID, **options) -> Stud
 def student_of(method: str, start: str = "dpmpp-3m") -> Student:
     """The student that a method learns, around its own classic solver if it has one."""
     recipe = METHODS[method]
-    return recipe.student(recipe.start or start, 5, GRID, order=recipe.order)
+    return recipe.student(start=recipe.start or start, nfe=5, grid=GRID, order=recipe.order)
 
 
 def held_out(solver: Solver, count: int = 200) -> float:
