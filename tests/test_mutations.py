@@ -7,6 +7,7 @@ import math
 import re
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,11 @@ CENTRED = "deviations from a mean sum to 0, so a constant added to the other fac
 BRACKET = "any interval around 1 … 50 will do, and halving it once more or less changes the 15th digit"
 ENDS_ONCE = "every path ends once at the last place: a price there is added to all of them alike"
 UNREACHED = "the search ends before it"
+TOGETHER = "what moves in one turn moves together, in whatever order it is named"
+ROW = (
+    "return s4s.Method(turns=(({}), ({})), optimiser='gauss-newton', pairs=80, rounds=2,"
+    " student=partial(s4s.make_student, history='all'))"
+)
 SAME = {
     "00-worth": {
         "return next(nfe for nfe in range(4, 60) if ddim_distance(nfe) <= target)": "too few",
@@ -76,6 +82,13 @@ SAME = {
     },
     "04-copies": {"return float((nearest <= threshold).double().mean())": TIE},
     "05-strong": {"if s4s.rmse(coarse, fine).mean() <= student_error / 10:": TIE},
+    "08-span": {
+        "weights = torch.linalg.lstsq(vectors.T, target[:, None]).solution[:, -1]": "there is one column",
+    },
+    "08-row": {
+        ROW.format("'offsets', 'levels'", "'coefficients', 'history'"): TOGETHER,
+        ROW.format("'levels', 'offsets'", "'history', 'coefficients'"): TOGETHER,
+    },
 }
 """Mutants that are right answers too: exercise → changed line → why."""
 
@@ -92,6 +105,7 @@ class Solution(NamedTuple):
     def built(self, source: str) -> Any:
         """The answer that some source defines."""
         names = {"torch": torch, "np": np, "math": math, "json": json, "Path": Path, "s4s": s4s_nb}
+        names |= {"partial": partial}
         names |= vars(s4s_nb)
         exec(compile(source, self.name, "exec"), names)
         names.update(GIVEN.get(self.name, {}))

@@ -1,7 +1,10 @@
 """Right and wrong answers to the exercises of notebook 08."""
 
+from functools import partial
+
 import torch
 
+from s4s_nb.families import make_student
 from s4s_nb.learn.methods import Method
 
 TIMES = ("levels", "offsets")
@@ -72,9 +75,10 @@ def itself(denoise, mean, sigma_0):
     return lambda x, sigma: x if sigma == sigma_0 else denoise(x, sigma)
 
 
-def row(turns=(TIMES, REST), rounds=2, optimiser="gauss-newton"):
-    """A row with other turns, rounds or optimiser."""
-    return lambda: Method(turns, optimiser, pairs=80, rounds=rounds)
+def row(turns=(TIMES, REST), rounds=2, optimiser="gauss-newton", pairs=80, history="all"):
+    """A row with other turns, rounds, optimiser, pairs or student."""
+    student = partial(make_student, history=history)
+    return lambda: Method(turns, optimiser, pairs=pairs, rounds=rounds, student=student)
 
 
 RIGHT = {
@@ -123,6 +127,9 @@ WRONG = [
     ("08-row", row((TIMES, ("coefficients",))), "while the times are held"),
     ("08-row", row((TIMES, ("coefficients", "scales"))), "coefficients and history"),
     ("08-row", row(rounds=1), "rounds=1"),
+    ("08-row", row(pairs=40), "pairs=40"),
+    ("08-row", row(optimiser="bfgs"), "by Gauss–Newton"),
+    ("08-row", row(history="none"), "no history to learn"),
     ("08-row", row(optimiser="newton"), "optimiser"),
     ("08-row", row((("level",), REST)), "part of a student"),
     ("08-row", lambda: "s4s", "return a Method"),

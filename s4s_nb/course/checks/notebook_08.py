@@ -1,6 +1,7 @@
 """Checks of notebook 08: how many numbers, states in a row, the span, the free first answer, a new row."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from s4s_nb.course.checks.diagnosis import (
     refused,
 )
 from s4s_nb.errors import choose
+from s4s_nb.grids import log_snr
 from s4s_nb.learn.methods import Method
 from s4s_nb.learn.optimiser import OPTIMISERS
 from s4s_nb.student import FURTHER, PARTS
@@ -154,7 +156,13 @@ def row(answer: Callable[..., Any]) -> str | None:
         return "the second turn moves coefficients and history."
     if given.rounds != 2:
         return f"the turns are taken twice; yours has rounds={given.rounds}."
-    choose(OPTIMISERS, given.optimiser, "optimiser")
+    if given.pairs != 80:
+        return f"the row learns from 80 pairs; yours has pairs={given.pairs}."
+    if choose(OPTIMISERS, given.optimiser, "optimiser") is not OPTIMISERS["gauss-newton"]:
+        return f"by Gauss–Newton; yours has optimiser={given.optimiser!r}."
+    made = given.student(start="dpmpp-2m", nfe=3, grid=partial(log_snr, sigma_max=80.0, sigma_min=0.01))
+    if not made.history.numel():
+        return 'its student has no history to learn: student=partial(s4s.make_student, history="all").'
     return None
 
 
