@@ -9,7 +9,7 @@
 
 The modules below are for readers of the code, in this order: schedules, denoisers, mixtures, first,
 solvers, grids, multistep, single_step, classic, computed_grids; levels, student, families, siblings,
-solver_search, distilled, designed, pairs, store, learn; distances, frechet, comparison, evaluate,
+distilled, solver_search, designed, pairs, store, learn; distances, frechet, comparison, evaluate,
 opponents; models, training, studies, course.
 """
 

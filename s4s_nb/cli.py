@@ -161,6 +161,8 @@ def learn_command(
         raise InputError(f"A radius is a finite number; got {radius}.")
     loaded = find_model(model, device, side)
     how = {"start": start, "grid": grid, "order": order, "lower_final": lower_final, "pairs": pairs}
+    if designed and (method != "dlms" or start):
+        raise InputError("A designer is of method dlms, and has its own start: --method dlms, no --start.")
     how |= {"student": designer(loaded) if designed else None}
     how |= {"objective": objective, "embed": embed, "set_weight": set_weight}
     how |= {"optimiser": optimiser, "rounds": rounds, "iterations": iterations, "radius": radius}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 
+from s4s_nb.errors import InputError
 from s4s_nb.families import Offsets, band
 from s4s_nb.first import FreeFirst
 from s4s_nb.grids import Grid
@@ -74,6 +75,14 @@ class Distilled(Student):
         return decoupled(solver, asked, self.schedule, self.held)
 
 
+def check_own(method: str, at_its_start: bool, other: dict) -> None:
+    """:class:`InputError` for what a method with a start and rows of its own has no use for."""
+    asked = [name for name in ("consistent", "held") if other.get(name)]
+    if asked or not at_its_start:
+        named = " and ".join(([] if at_its_start else ["start"]) + asked)
+        raise InputError(f"Method {method} has a start and rows of its own; leave {named} out.")
+
+
 def distilled_student(
     grid: Callable[[int], Grid],
     nfe: int,
@@ -84,7 +93,13 @@ def distilled_student(
     high_order: bool = True,
     scale: bool = True,
     learn_levels: bool = True,
+    start: str = "plms",
     **other,
 ) -> Distilled:
-    """The student of method dlms; options of other students than :class:`Distilled` mean nothing to it."""
+    """The student of method dlms.
+
+    Raises:
+        InputError: another start than PLMS, or options that it does not have.
+    """
+    check_own("dlms", start == "plms", other)
     return Distilled(grid(nfe), order, high_order, scale, learn_levels, schedule, free_end, free_first)

@@ -272,7 +272,7 @@ def cut_trajectory(
     no gradient passes more than one evaluation (Linear Multistep Solver Distillation, algorithm 1).
     """
     states, outputs, seen = [x.to(torch.promote_types(x.dtype, torch.float32))], [], [x]
-    for i in range(solver.nfe):
+    for i in range(solver.steps):
         reached, answers = trajectory(denoise, x, head(solver, i + 1), cond, (states, outputs))
         seen.append(reached[-1])
         states[-1] = states[-1].detach()
@@ -284,7 +284,7 @@ def cut_trajectory(
 def head(solver: Solver, n: int) -> Solver:
     """The first n steps of a solver."""
     parts = {key: getattr(solver, key)[:n] for key in ("model_sigmas", "kappa")}
-    return Solver(solver.name, solver.sigmas[: n + 1], solver.A[:n, :n], solver.B[:n, :n], **parts)
+    return replace(solver, sigmas=solver.sigmas[: n + 1], A=solver.A[:n, :n], B=solver.B[:n, :n], **parts)
 
 
 def check_prediction(d: Tensor, x: Tensor, i: int, solver: Solver) -> None:

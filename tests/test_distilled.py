@@ -7,8 +7,9 @@ import torch
 
 from s4s_nb.distilled import SCALE, Distilled, distilled_student
 from s4s_nb.errors import InputError
-from s4s_nb.grids import uniform_t
+from s4s_nb.grids import log_snr, uniform_t
 from s4s_nb.learn import learn
+from s4s_nb.learn.methods import METHODS
 from s4s_nb.models import Model
 from s4s_nb.multistep import ADAMS_BASHFORTH, linear_multistep
 from s4s_nb.schedules import VPLinear
@@ -82,3 +83,12 @@ def test_a_race_for_its_objective_is_run_without_stopped_gradients():
     assert result.record["objective"] == "dlms"
     with pytest.raises(InputError, match="for adam alone"):
         learn(model, 3, "s4s", start="dpmpp-2m", objective="dlms", pairs=8, progress=False)
+
+
+@pytest.mark.parametrize("method", ["dss", "dlms"])
+@pytest.mark.parametrize("option", [{"start": "heun"}, {"held": "noise"}, {"consistent": True}])
+def test_what_a_method_has_of_its_own_is_not_taken_in_silence(method, option):
+    row = METHODS[method]
+    options = {"start": row.start, "nfe": 3, "order": row.order, "grid": lambda n: log_snr(n, 10.0, 0.01)}
+    with pytest.raises(InputError, match=f"Method {method} has a start and rows of its own"):
+        row.student(**options | option)

@@ -163,3 +163,12 @@ def test_bad_input_is_named(tmp_path):
     replace(two, info={}).save(file)
     with pytest.raises(InputError, match="without its record"):
         Solver.load(file)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if not name.endswith("-paper")])
+def test_every_row_learns_so_by_its_own_recipe(method):
+    """Objectives along the teacher's way, with gradients stopped or not, take the stored answer too."""
+    few = {"pairs": 4, "iterations": 1, "progress": False, "grid": "logsnr"}
+    result = learn(model(), 3, method, free_first=True, start=METHODS[method].start or "ipndm-3", **few)
+    assert result.solver.nfe == 3 and result.solver.steps == 4
+    assert torch.isfinite(torch.tensor(result.record["validation_best"]))

@@ -15,7 +15,7 @@ READING_ORDER = (
     # solving
     "schedules denoisers mixtures first solvers grids multistep single_step classic computed_grids",
     # learning, and the distances to learn by
-    "levels student families siblings solver_search distilled designed pairs store distances frechet",
+    "levels student families siblings distilled solver_search designed pairs store distances frechet",
     "pictures learn.embeddings learn.objectives learn.tangents learn.problem learn.gradients"
     " learn.gauss_newton learn.bfgs learn.relaxed learn.adam learn.ld3 learn.optimiser learn.methods"
     " learn.resume learn.loop learn.starts learn.teachers learn.designer learn",

@@ -112,10 +112,10 @@ def test_the_published_tables_on_a_gaussian(nfe, once, twice):
 @pytest.mark.parametrize("schedule", [Flow(), VP, VPCosine(), VPDiscrete.from_betas(), VE(), None])
 @pytest.mark.parametrize("nfe", [1, 2, 5, 8])
 def test_at_zero_it_is_euler(schedule, nfe):
-    clock = VP if schedule is None or isinstance(schedule, VE) else schedule
+    clock = Flow() if schedule is None or isinstance(schedule, VE) else schedule
     grid = lambda n: uniform_t(n, 80.0, 0.01, clock)  # noqa: E731
     student, x = search_student(grid, nfe, schedule), 80 * noise(4)
-    name = "flow-ab1" if isinstance(schedule, Flow) else "dpmpp-1"
+    name = "flow-ab1" if isinstance(clock, Flow) else "dpmpp-1"
     assert same_bits(student.solver(), make_solver(name, nfe, grid))
     assert torch.allclose(
         solve(MIXTURE, x, student.solver()), solve(MIXTURE, x, make_solver("euler", nfe, grid)), rtol=1e-9

@@ -126,6 +126,8 @@ def learn(
     objective, embed = objective or recipe.objective, embed or recipe.embed
     aim, space = choose(OBJECTIVES, objective, "objective"), embedding_of(model, embed)
     features = embedding_of(model, "classifier") if set_weight else None
+    if not isinstance(free_first, bool):
+        raise InputError(f"free_first is True or False; got {free_first!r}.")
     check_whole(nfe=nfe, order=1 if order == "all" else order, pairs=pairs, seed=seed, batch=batch)
     count, others = how_many(recipe, model.in_pixels, pairs, validation_pairs)
     if grid is not None:

@@ -213,6 +213,7 @@ METHODS = {
         student=search_student,
         start="euler",
         grid="uniform",
+        order="all",
         teacher=("euler", 100, "uniform"),
         options={"rule": "Lion", "learning_rate": 1e-2, "cosine": False},
     ),
