@@ -343,6 +343,8 @@ def test_methods_are_compared_on_their_own_and_on_equal_terms(tmp_path, monkeypa
     design_space.common_pairs.cache_clear()
     table = every_method(tmp_path / "methods.json", ["fashion"], (2,), ("s4s", "gs"), samples=4)
     design_space.common_pairs.cache_clear()
+    monkeypatch.setattr(design_space, "method_cell", None)  # what is there is not made again
+    assert every_method(tmp_path / "methods.json", ["fashion"], (2,), ("s4s", "gs"), samples=4) == table
     cells = {(cell["method"], cell["terms"]): cell for cell in table["cells"]}
     assert [*cells] == [("s4s", "equal"), ("gs", "equal"), ("s4s", "own"), ("gs", "own")]
     assert cells["s4s", "equal"]["parameters"] == 3  # two steps of order 3

@@ -3,25 +3,22 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from itertools import product
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from s4s_nb.denoisers import examined
 from s4s_nb.evaluate import evaluate
 from s4s_nb.learn import learn
 from s4s_nb.learn.embeddings import EmbeddingName, embedding_of
 from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.methods import COEFFICIENTS, METHODS, TIMES
-from s4s_nb.learn.objectives import ways_of
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS
-from s4s_nb.learn.teachers import own_teacher
+from s4s_nb.learn.teachers import own_teacher, teacher_ways
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import SETTINGS, load
+from s4s_nb.models.bundled import SETTINGS
 from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.pairs import Pairs
 from s4s_nb.student import Student
@@ -61,11 +58,7 @@ def common_start(model: Model) -> tuple[str, str]:
 def common_pairs(model: Model) -> tuple[Pairs, Pairs]:
     """Pairs of the model's teacher with its way."""
 
-    def made(split: str, count: int) -> Pairs:
-        starts, cond = model.starts(split, count), model.condition(split, count)
-        denoise = examined(model.denoise, starts, model.teacher().model_sigmas[0], cond)
-        return ways_of(denoise, starts, model.teacher(), cond)
-
+    made = partial(teacher_ways, model, model.teacher(), 0, None, False)
     return made("train", PAIRS), made("validation", PAIRS // 2)
 
 
@@ -100,7 +93,7 @@ def on_equal_terms(model: Model, method: str, nfe: int, meter: Meter) -> Result:
     return learn_student(problem, student, method, "bfgs", progress=False, **options)
 
 
-def method_cell(model: Model, nfe: int, method: str, terms: str, samples: int) -> dict:
+def method_cell(model: Model, nfe: int, terms: str, method: str, samples: int) -> dict:
     """Learn by one method, on its own or on equal terms, and judge."""
     common_pairs(model)  # which are nobody's own cost
     meter, row = Meter(model.denoise), METHODS[method]
@@ -119,7 +112,6 @@ def verdict(
     """What a table has of a learned solver, and of the one that it started from."""
     seconds, student = time.perf_counter() - started, result.student
     row, moved = evaluate(model, result.solver, samples), {p for turn in result.turns for p in turn.parts}
-    kept = result.record["kept"]
     for parameter in student.parameters():
         parameter.data.zero_()
     before = evaluate(model, student.solver(), samples)
@@ -138,7 +130,7 @@ def verdict(
         **{key: row[key] for key in QUALITY},
         "validation_start": result.record["validation_start"],
         "validation": result.record["validation_best"],
-        "kept": kept,
+        "kept": result.record["kept"],
     }
 
 
@@ -156,14 +148,9 @@ def every_method(
         InputError: an unknown setting, or a table that was made with other numbers.
     """
     budget = {"pairs": PAIRS, "samples": samples}
-    table = Sweep(out, "s4s-nb study methods", ("setting", "nfe", "method", "terms"), budget)
-    for setting in settings:
-        model = load(setting, device)
-        for _, nfe, terms, method in table.missing(
-            product([setting], nfes, ("equal", "own"), names), setting
-        ):
-            table.add(method_cell(model, nfe, method, terms, samples))
-    return table.read()
+    table = Sweep(out, "s4s-nb study methods", ("setting", "nfe", "terms", "method"), budget)
+    axes = (settings, nfes, ("equal", "own"), names)
+    return table.fill(axes, device, lambda *key: method_cell(*key, samples=samples))
 
 
 # ---------------------------------------------------------------- one choice at a time
@@ -221,11 +208,11 @@ def choices(
     """
     budget = {"pairs": PAIRS, "samples": samples}
     table = Sweep(out, "s4s-nb study choices", ("setting", "nfe", "choice"), budget)
-    for setting in settings:
-        model = load(setting, device)
-        for _, nfe, choice in table.missing(product([setting], nfes, changes), setting):
-            table.add(choice_cell(model, nfe, choice, samples, **changes[choice]))
-    return table.read()
+
+    def cell(model: Model, nfe: int, choice: str) -> dict:
+        return choice_cell(model, nfe, choice, samples, **changes[choice])
+
+    return table.fill((settings, nfes, changes), device, cell)
 
 
 def methods_summary(table: dict) -> str:

@@ -8,8 +8,7 @@ import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +20,7 @@ from s4s_nb.learn.methods import ALL, METHODS, TIMES, WHOLE
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import SETTINGS, load
+from s4s_nb.models.bundled import SETTINGS
 from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.solvers import Solver
 from s4s_nb.studies.ablations import Meter
@@ -74,7 +73,7 @@ def on_training_pairs(problem: Problem, solver: Solver) -> float:
     return sum(sums) / len(problem.train)
 
 
-def space_cell(model: Model, nfe: int, space: str, pairs: int, iterations: int, samples: int) -> dict:
+def space_cell(model: Model, nfe: int, pairs: int, space: str, iterations: int, samples: int) -> dict:
     """Learn in one space, and judge where that has ended: "kept" says whether its gain over where it began
     is above the gain's own error."""
     here = at_once(model, nfe, pairs, iterations)
@@ -128,11 +127,7 @@ def spaces(
     """
     budget = {"iterations": iterations, "samples": samples}
     table = Sweep(out, "s4s-nb study spaces", ("setting", "nfe", "pairs", "space"), budget)
-    for setting in settings:
-        model = load(setting, device)
-        for _, nfe, pairs, space in table.missing(product([setting], nfes, counts, names), setting):
-            table.add(space_cell(model, nfe, space, pairs, iterations, samples))
-    return table.read()
+    return table.fill((settings, nfes, counts, names), device, partial(space_cell, **budget))
 
 
 def spaces_summary(table: dict) -> str:

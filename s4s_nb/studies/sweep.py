@@ -3,9 +3,10 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from s4s_nb.learn.loop import Result, learn_student
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS, student_at
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import SETTINGS
+from s4s_nb.models.bundled import SETTINGS, load
 from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.pairs import PER_SEED, Pairs
 from s4s_nb.runtime import bar
@@ -119,6 +120,18 @@ class Sweep:
         for key in bar(left, desc=title) if left else ():
             if key not in self.done():
                 yield key
+
+    def fill(self, axes: Sequence[Iterable], device: str, cell: Callable[..., dict]) -> dict:
+        """Make the cells that are missing, ``cell(model, *rest of the key)``, and return the whole table.
+
+        axes: the values of every key, in the order of the keys, those of the first being settings.
+        """
+        settings, *others = axes
+        for setting in settings:
+            model = load(setting, device)
+            for _, *rest in self.missing(product([setting], *others), setting):
+                self.add(cell(model, *rest))
+        return self.read()
 
     def done(self) -> set[tuple]:
         """The keys of the cells that are there."""
