@@ -320,7 +320,7 @@ def test_the_papers_ablations_run_and_are_told(tmp_path, monkeypatch):
     """On the exact mixture, which has no images to judge."""
     own = Model(MIXTURE, shape=(2,), sigma_max=10.0, sigma_min=0.01, name="fashion")
     module = sys.modules["s4s_nb.studies.ablations"]
-    monkeypatch.setattr(module, "load", lambda name, device: own)
+    monkeypatch.setattr(sys.modules["s4s_nb.studies.sweep"], "load", lambda name, device: own)
     monkeypatch.setattr(module, "evaluate", lambda *_: dict.fromkeys(QUALITY, 0.1))
     recipes = {name: recipe | {"pairs": 8, "iterations": 2} for name, recipe in PAPER.items()}
     table = optimisers(tmp_path / "paper.json", ["fashion"], [4], recipes, samples=4, name="paper")

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +20,6 @@ from s4s_nb.learn.loop import learn_student
 from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.relaxed import radius_rule
 from s4s_nb.models import Model
-from s4s_nb.models.bundled import load
 from s4s_nb.multistep import linear_multistep
 from s4s_nb.pairs import PER_SEED
 from s4s_nb.solvers import Solver
@@ -116,11 +114,11 @@ def optimisers(
         InputError: an unknown setting, or a table that was made with other recipes.
     """
     table = Sweep(out, f"s4s-nb study {name}", ("setting", "nfe", "recipe"), {"recipes": recipes})
-    for setting in settings:
-        model = load(setting, device)
-        for _, nfe, label in table.missing(product([setting], nfes, recipes), setting):
-            table.add(recipe_cell(model, nfe, label, samples, **recipes[label]))
-    return table.read()
+
+    def cell(model: Model, nfe: int, label: str) -> dict:
+        return recipe_cell(model, nfe, label, samples, **recipes[label])
+
+    return table.fill((settings, nfes, recipes), device, cell)
 
 
 ablations = partial(optimisers, settings=("fashion",), recipes=ABLATIONS, name="ablations")

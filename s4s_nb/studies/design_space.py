@@ -19,11 +19,10 @@ from s4s_nb.learn.starts import STARTS
 from s4s_nb.learn.teachers import own_teacher, teacher_ways
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import SETTINGS
-from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.pairs import Pairs
 from s4s_nb.student import Student
 from s4s_nb.studies.ablations import Meter
-from s4s_nb.studies.sweep import HOME_NFE, QUALITY, Sweep
+from s4s_nb.studies.sweep import QUALITY, Sweep, common_start
 
 PAIRS = 60
 """To learn from, and half as many to choose by: what ten methods in six settings can afford."""
@@ -45,13 +44,6 @@ EQUAL = {
 """How sixteen iterations of BFGS are shared out where there are several turns."""
 ITERATIONS = 16
 COST = ("parameters", "evaluations", "learning_seconds")
-
-
-@lru_cache
-def common_start(model: Model) -> tuple[str, str]:
-    """Where methods without a start of their own begin: where everything at once did, as bundled."""
-    info = find_solver(model, "joint-bfgs", HOME_NFE, "karras").info
-    return info["start"], info["grid"].split(",")[0]
 
 
 @lru_cache(maxsize=2)

@@ -21,10 +21,9 @@ from s4s_nb.learn.problem import Problem
 from s4s_nb.learn.starts import STARTS
 from s4s_nb.models import Model
 from s4s_nb.models.bundled import SETTINGS
-from s4s_nb.models.named_solvers import find_solver
 from s4s_nb.solvers import Solver
 from s4s_nb.studies.ablations import Meter
-from s4s_nb.studies.sweep import QUALITY, Sweep
+from s4s_nb.studies.sweep import QUALITY, Sweep, common_start
 
 SPACES = {
     "start": None,
@@ -53,8 +52,7 @@ class Begun:
 @lru_cache(maxsize=1)
 def at_once(model: Model, nfe: int, pairs: int, iterations: int) -> Begun:
     """Everything at once, from the start and the grid of the bundled solver that was learned so."""
-    info = find_solver(model, "joint-bfgs", nfe, "karras").info
-    start, grid = info["start"], info["grid"].split(",")[0]
+    start, grid = common_start(model)
     train, validation = model.pairs("train", pairs), model.pairs("validation", max(1, pairs // 2))
     meter = Meter(model.denoise)
     problem = Problem(meter, train, validation, model.embed)

@@ -193,6 +193,13 @@ def learn_way(problem: Problem, student: Student, budget: Budget, way: str) -> R
     )
 
 
+@lru_cache
+def common_start(model: Model) -> tuple[str, str]:
+    """Where methods without a start of their own begin: where everything at once did, as bundled."""
+    info = find_solver(model, "joint-bfgs", HOME_NFE, "karras").info
+    return info["start"], info["grid"].split(",")[0]
+
+
 @lru_cache(maxsize=1)
 def start_quality(model: Model, start: str, grid: str, nfe: int, samples: int) -> dict[str, float]:
     """What a solver of :data:`STARTS` has on the test noises, once for all methods that start from it."""
